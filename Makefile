@@ -1,0 +1,28 @@
+# Two commands: `make book` and `make test`. Each makes the virtual environment it needs, once.
+PYTHON ?= python3
+BIN := .venv/bin
+SNAKE = $(BIN)/snakemake --cores all --quiet rules
+export PYTHONUNBUFFERED := 1
+
+.PHONY: book test gpu-book clean
+
+book: .venv/installed
+	$(SNAKE)
+	@echo "The book is at $(CURDIR)/_build/html/index.html"
+
+test: .venv/installed
+	$(BIN)/ruff check && $(BIN)/ruff format --check
+	$(SNAKE) --config profile=smoke
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+gpu-book: .venv/installed
+	$(SNAKE) --config profile=gpu
+	@echo "The book is at $(CURDIR)/_build/gpu/html/index.html"
+
+clean:
+	rm -rf _build .venv
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
+	@touch $@

@@ -1,0 +1,111 @@
+# The batch: one job for each notebook x task x seed, one page for each notebook, one book.
+#
+#   snakemake --cores all                              # profile quick, the default book
+#   snakemake --cores all --config profile=smoke       # the same, small: what the tests build
+#   snakemake --executor slurm --jobs 20 --config profile=paper
+#
+# A job is re-run exactly when its notebook, the library, its profile or the pins change. Records
+# and finished rounds lie in _build/<profile>/records, outside of what Snakemake deletes, so a
+# re-run or an interrupted batch trains only what is missing.
+import sys
+from pathlib import Path
+
+from adapter_pruning.parameters import load_profile
+
+PROFILE = config.get("profile", "quick")
+BATCH = load_profile(PROFILE)
+OUT = f"_build/{PROFILE}"
+HTML = "_build/html" if PROFILE == "quick" else f"{OUT}/html"
+NOTEBOOKS = sorted(BATCH.notebooks)
+PAGE_TASK = BATCH.tasks[0]
+DECIDES = [
+    *sorted(map(str, Path("lib/adapter_pruning").glob("*.py"))),
+    "lib/adapter_pruning/offline.txt",
+    "constraints.txt",
+    f"profiles/{PROFILE}.yaml",
+]
+PROSE = sorted(
+    str(file) for file in Path("book").rglob("*") if file.is_file() and file.suffix != ".ipynb"
+)
+RUN = f"{sys.executable} -m adapter_pruning.runner"
+JB = Path(sys.executable).with_name("jupyter-book")
+
+
+wildcard_constraints:
+    notebook="[^/]+",
+    task=".+",
+    seed=r"\d+",
+
+
+rule all:
+    input:
+        f"{HTML}/index.html",
+
+
+rule batch:
+    """Every task's page, not only those that the book shows."""
+    input:
+        expand(f"{OUT}/pages/{{notebook}}/{{task}}.ipynb", notebook=NOTEBOOKS, task=BATCH.tasks),
+
+
+rule seed:
+    input:
+        notebook="notebooks/{notebook}.ipynb",
+        decides=DECIDES,
+    output:
+        f"{OUT}/seeds/{{notebook}}/{{task}}/{{seed}}.ipynb",
+    threads: 1
+    shell:
+        f"{RUN} {{input.notebook}} {{output}} --profile {PROFILE}"
+        f" --set output={OUT} --set task={{wildcards.task}} --set seeds=[{{wildcards.seed}}]"
+
+
+rule page:
+    """The notebook over all seeds; its models come from the records of the seeds' jobs."""
+    input:
+        seeds=expand(f"{OUT}/seeds/{{{{notebook}}}}/{{{{task}}}}/{{seed}}.ipynb", seed=BATCH.seeds),
+        notebook="notebooks/{notebook}.ipynb",
+        decides=DECIDES,
+    output:
+        f"{OUT}/pages/{{notebook}}/{{task}}.ipynb",
+    params:
+        seeds=str(BATCH.seeds).replace(" ", ""),
+    threads: 1
+    shell:
+        f"{RUN} {{input.notebook}} {{output}} --profile {PROFILE}"
+        f" --set output={OUT} --set task={{wildcards.task}} --set seeds={{params.seeds}}"
+
+
+rule status:
+    input:
+        notebook="book/status.ipynb",
+        pages=expand(f"{OUT}/pages/{{notebook}}/{PAGE_TASK}.ipynb", notebook=NOTEBOOKS),
+    output:
+        f"{OUT}/pages/status.ipynb",
+    shell:
+        f"{RUN} {{input.notebook}} {{output}} --set output={OUT} --set profile={PROFILE}"
+
+
+rule book:
+    input:
+        pages=expand(f"{OUT}/pages/{{notebook}}/{PAGE_TASK}.ipynb", notebook=NOTEBOOKS),
+        status=f"{OUT}/pages/status.ipynb",
+        prose=PROSE,
+        toc="_toc.yml",
+        config="_config.yml",
+    output:
+        f"{HTML}/index.html",
+    params:
+        site=f"{OUT}/site",
+        html=HTML,
+    shell:
+        """
+        rm -rf {params.site} && mkdir -p {params.site}/notebooks
+        cp -r book {input.toc} {input.config} {params.site}/
+        cp {input.status} {params.site}/book/status.ipynb
+        for page in {input.pages}; do
+            cp $page {params.site}/notebooks/$(basename $(dirname $page)).ipynb
+        done
+        {JB} build {params.site} -W -n --keep-going -q
+        rm -rf {params.html} && cp -r {params.site}/_build/html {params.html}
+        """

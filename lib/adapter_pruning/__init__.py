@@ -1,0 +1,33 @@
+"""Pruning adapters: lottery tickets, sparse adapters and pruned heads, in a thin library."""
+
+from .adapters import Houlsby, attach, detach, load_adapters, save_adapters
+from .backbones import load_model
+from .errors import PruningError
+from .masks import Mask, prune, random_mask, schedule
+from .records import RecordStore
+from .tasks import TASKS, load_task
+from .tickets import find_tickets
+from .training import TrainConfig, evaluate, fit
+from .trials import run_once
+
+__all__ = [
+    "TASKS",
+    "Houlsby",
+    "Mask",
+    "PruningError",
+    "RecordStore",
+    "TrainConfig",
+    "attach",
+    "detach",
+    "evaluate",
+    "find_tickets",
+    "fit",
+    "load_adapters",
+    "load_model",
+    "load_task",
+    "prune",
+    "random_mask",
+    "run_once",
+    "save_adapters",
+    "schedule",
+]

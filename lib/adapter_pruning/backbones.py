@@ -1,0 +1,204 @@
+"""Load a pretrained encoder, put a task head on it, and know where it keeps its parts."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from . import offline
+from .errors import PruningError, choose
+from .tasks import Task
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Dotted names, relative to one encoder layer, of the parts the papers touch.
+
+    `attention_end` and `ffn_end` are the dropouts after each sublayer's output projection: their
+    output is what the residual connection and LayerNorm see next, so it is Houlsby's position.
+    """
+
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    attention_end: str
+    ffn_in: str
+    ffn_out: str
+    ffn_end: str
+    layers: str = "encoder.layer"
+    has_pooler: bool = False
+
+
+_BERT = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "attention_end": "attention.output.dropout",
+    "ffn_in": "intermediate.dense",
+    "ffn_out": "output.dense",
+    "ffn_end": "output.dropout",
+}
+_MPNET = _BERT | {
+    "query": "attention.attn.q",
+    "key": "attention.attn.k",
+    "value": "attention.attn.v",
+    "attention_output": "attention.attn.o",
+    "attention_end": "attention.dropout",
+}
+ARCHITECTURES = {
+    "bert": Architecture(**_BERT, has_pooler=True),
+    "roberta": Architecture(**_BERT),
+    "mpnet": Architecture(**_MPNET),
+}
+EMBEDDED = ("minilm",)
+POOLINGS = ("pooler", "mean", "cls")
+
+
+class Model(nn.Module):
+    """A pretrained encoder with one linear head: (batch, length) ids -> (batch, outputs) logits.
+
+    The head is one layer, as in Wu & Chen (2022): on BERT's pooler output, or on the mean token
+    vector for a sentence encoder, or on the first token where the encoder has neither.
+    """
+
+    def __init__(self, encoder: nn.Module, tokenizer, outputs: int, pooling: str, name: str):
+        super().__init__()
+        self.encoder, self.tokenizer, self.name = encoder, tokenizer, name
+        self.pooling = choose("pooling", pooling, POOLINGS)
+        self.architecture = ARCHITECTURES[encoder.config.model_type]
+        self.dropout = nn.Dropout(encoder.config.hidden_dropout_prob)
+        self.head = nn.Linear(encoder.config.hidden_size, outputs)
+        self.adapter_config = None
+        self.revision = ""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **types: Tensor) -> Tensor:
+        """Logits (B, outputs) from ids and mask, both (B, L)."""
+        out = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+        return self.head(self.dropout(self._pool(out, attention_mask)))
+
+    def _pool(self, out, attention_mask: Tensor) -> Tensor:
+        if self.pooling == "pooler":
+            return out.pooler_output  # (B, d)
+        if self.pooling == "cls":
+            return out.last_hidden_state[:, 0]  # (B, d)
+        weights = attention_mask.unsqueeze(-1).to(out.last_hidden_state)  # (B, L, 1)
+        return (out.last_hidden_state * weights).sum(1) / weights.sum(1)  # (B, d)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def layers(self) -> Iterator[nn.Module]:
+        """The encoder's transformer layers, lowest first."""
+        yield from self.encoder.get_submodule(self.architecture.layers)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is the first GPU where there is one, else the CPU."""
+    if choose("device", name, ("auto", "cpu", "cuda")) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise PruningError("device 'cuda' was asked for and none is present; use 'auto' or 'cpu'")
+    return torch.device(name)
+
+
+def load_model(
+    name: str, task: Task, *, seed: int = 0, pooling: str = "auto", device: str = "auto"
+) -> Model:
+    """Load a pretrained encoder with a fresh head for the task.
+
+    Args:
+        name: `minilm` (from a wheel, no hub), a hub name such as `bert-base-uncased`, or a
+            folder. BERT, RoBERTa and MPNet architectures are known.
+        seed: fixes the head's initial values, drawn from N(0, 0.02) with zero bias.
+        pooling: `pooler`, `mean`, `cls`, or `auto`: mean for sentence encoders, else the pooler
+            where the architecture was pretrained with one, else cls.
+
+    Raises:
+        PruningError: a name that cannot be loaded, or an architecture that is not known.
+    """
+    source = str(offline.fetch(name)) if name in EMBEDDED else name
+    target = pick_device(device)
+    # On CPU the backward pass of SDPA is a third slower than eager attention's; on GPU it wins.
+    attention = "sdpa" if target.type == "cuda" else "eager"
+    encoder, tokenizer = _pretrained(name, source, attention)
+    if pooling == "auto":
+        pooling = _natural_pooling(encoder, source)
+    if pooling == "pooler" and encoder.pooler is None:
+        raise PruningError(f"model {name!r} has no trained pooler; choose pooling 'cls' or 'mean'")
+    model = Model(encoder, tokenizer, task.outputs, pooling, name)
+    init_head(model, seed)
+    model.revision = _revision(name, source, encoder)
+    return model.to(target)
+
+
+def _pretrained(name: str, source: str, attention: str) -> tuple[nn.Module, object]:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise PruningError(
+            f"could not load model {name!r}: it is neither {', '.join(map(repr, EMBEDDED))}, nor a "
+            f"folder with a model, nor a hub name that can be reached from here"
+        ) from error
+    choose(f"architecture (model {name!r})", config.model_type, ARCHITECTURES)
+    pooler = ARCHITECTURES[config.model_type].has_pooler
+    options = {"attn_implementation": attention, "dtype": torch.float32}
+    logging.disable_progress_bar()
+    try:
+        encoder, loading = AutoModel.from_pretrained(
+            source, add_pooling_layer=pooler, output_loading_info=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # safetensors, tokenizers and the hub client share no base class
+        raise PruningError(
+            f"the weights or the tokenizer of model {name!r} are missing or damaged "
+            f"({type(error).__name__}: {' '.join(str(error).split())}); fetch them again"
+        ) from error
+    # transformers fills what a file lacks with random numbers, other ones at every call.
+    lacking = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
+    if lacking:
+        raise PruningError(
+            f"the weights of model {name!r} are incomplete (no {lacking[0]!r}); fetch them again"
+        )
+    if loading["missing_keys"]:
+        encoder.pooler = None
+    # Without its files a tokenizer still loads, and takes every word for an unknown one.
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        raise PruningError(f"model {name!r} has no tokenizer files; put them beside its weights")
+    return encoder, tokenizer
+
+
+def _natural_pooling(encoder: nn.Module, source: str) -> str:
+    if (Path(source) / "1_Pooling").is_dir():  # the layout of a sentence encoder
+        return "mean"
+    return "cls" if encoder.pooler is None else "pooler"
+
+
+def _revision(name: str, source: str, encoder: nn.Module) -> str:
+    if name in EMBEDDED:
+        return offline.revision(name)
+    if commit := getattr(encoder.config, "_commit_hash", None):
+        return commit
+    digest = hashlib.sha256()
+    stored = sorted(Path(source).glob("*.safetensors")) or sorted(Path(source).glob("*.bin"))
+    for file in stored:
+        digest.update(file.read_bytes())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def init_head(model: Model, seed: int) -> None:
+    """Draw the head anew: N(0, 0.02), zero bias, fixed by the seed on any device."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        weight = torch.empty(model.head.weight.shape).normal_(0, 0.02, generator=generator)
+        model.head.weight.copy_(weight)
+        model.head.bias.zero_()

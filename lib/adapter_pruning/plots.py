@@ -1,0 +1,222 @@
+"""The book's figures: one look, legible on a phone, drawn from records and nothing else."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from .metrics import DISPLAY
+from .statistics import summarise
+
+WIDTH = 5.4  # inches: the text column of the book, and readable when a phone halves it
+BASELINE = {"color": "0.45", "linestyle": ":", "linewidth": 1.6}
+
+
+def use_style() -> None:
+    """Set fonts, colours and resolution for every figure that follows."""
+    sns.set_theme(style="ticks", palette="colorblind", font_scale=1.1)
+    plt.rcParams |= {
+        "figure.figsize": (WIDTH, 3.6),
+        "figure.dpi": 100,
+        "savefig.dpi": 200,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+        "axes.titlesize": "medium",
+    }
+
+
+def _sign(figure: Figure, frame: pd.DataFrame) -> Figure:
+    """Say under the figure which model, data, seeds and profile made it."""
+    first, seeds = frame.iloc[0], frame["seed"].nunique()
+    rows = f"{first['rows.train']:,} training and {first['rows.test']:,} test rows"
+    figure.supxlabel(
+        f"{first['model']} · {first['task']} · {rows}\n"
+        f"{seeds} seed{'s' if seeds > 1 else ''} · profile {first['profile'] or 'none'}",
+        fontsize="x-small",
+        color="0.35",
+    )
+    return figure
+
+
+def _score_axis(axes: Axes, frame: pd.DataFrame) -> None:
+    axes.set_ylabel(f"test {DISPLAY[frame['metric'].iloc[0]]}")
+
+
+def _majority_line(axes: Axes, frame: pd.DataFrame) -> None:
+    """The majority baseline: a line where it fits the scale, else a note on where it lies."""
+    first = frame.iloc[0]
+    value = first[f"majority.{first['metric']}"]
+    low, high = axes.get_ylim()
+    if value > low - 0.6 * (high - low):
+        axes.axhline(value, label=f"majority baseline ({value:.3f})", **BASELINE)
+    else:
+        axes.plot([], [], label=f"majority baseline: {value:.3f}, below", **BASELINE)
+
+
+def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    ticks = [t for t in (1, 0.5, 0.2, 0.1, 0.05, 0.02) if t >= 0.85 * min(densities)]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g} %"))
+    axes.set_xlabel("density: share of the adapter weights that is kept")
+
+
+def score_by_density(curves: pd.DataFrame, references: pd.DataFrame | None = None) -> Figure:
+    """Mean score against density with a 95 % band over seeds, for each method.
+
+    Args:
+        curves: a `records.frame` with several densities for each method.
+        references: records of dense models to mark at their share of the parameters, one marker
+            with an error bar for each method; `relative_density` says where.
+    """
+    figure, axes = plt.subplots()
+    for colour, (method, group) in zip(
+        sns.color_palette(), curves.groupby("method", sort=False), strict=False
+    ):
+        line = summarise(group, ["density"]).sort_values("density")
+        axes.plot(line.density, line["mean"], marker="o", markersize=4, color=colour, label=method)
+        if (line.n > 1).all():
+            axes.fill_between(line.density, line.low, line.high, color=colour, alpha=0.2, lw=0)
+    if references is not None:
+        _mark(axes, references)
+    _density_axis(axes, curves.density)
+    _score_axis(axes, curves)
+    _majority_line(axes, curves)
+    axes.legend(fontsize="small")
+    return _sign(figure, curves)
+
+
+def _mark(axes: Axes, references: pd.DataFrame) -> None:
+    markers = iter("sD^v")
+    for method, group in references.groupby("method", sort=False):
+        row = summarise(group.assign(all="all"), ["all"]).iloc[0]
+        spread = [[row["mean"] - row.low], [row.high - row["mean"]]] if row.n > 1 else None
+        axes.errorbar(
+            group.relative_density.mean(),
+            row["mean"],
+            yerr=spread,
+            color="black",
+            capsize=3,
+            fmt=next(markers),
+            markersize=6,
+            label=method,
+        )
+
+
+def score_by_method(frame: pd.DataFrame) -> Figure:
+    """Mean score and 95 % interval of each method, the single seeds behind it as faint points."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.5 + 0.5 * frame.method.nunique()))
+    table = summarise(frame, ["method"])
+    sns.stripplot(frame, x="score", y="method", color="0.6", size=4, jitter=False, ax=axes)
+    for place, row in table.iterrows():
+        spread = [[row["mean"] - row.low], [row.high - row["mean"]]] if row.n > 1 else None
+        axes.errorbar(row["mean"], place, xerr=spread, fmt="o", color="C0", capsize=4)
+    axes.set(ylabel="", xlabel=f"test {DISPLAY[frame['metric'].iloc[0]]}")
+    first = frame.iloc[0]
+    baseline = first[f"majority.{first['metric']}"]
+    axes.axvline(baseline, **BASELINE)
+    axes.annotate(
+        f"majority\n{baseline:.3f}",
+        (baseline, 0.02),
+        xycoords=("data", "axes fraction"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        fontsize="small",
+        color="0.35",
+    )
+    return _sign(figure, frame)
+
+
+def compare_at_densities(frame: pd.DataFrame) -> Figure:
+    """Methods side by side at a few densities: mean and 95 % interval, single seeds as points."""
+    figure, axes = plt.subplots()
+    densities = sorted(frame.density.unique(), reverse=True)
+    methods = list(frame.method.unique())
+    for number, (colour, method) in enumerate(zip(sns.color_palette(), methods, strict=False)):
+        rows = frame[frame.method == method]
+        shift = 0.22 * (number - (len(methods) - 1) / 2)
+        places = [densities.index(density) + shift for density in rows.density]
+        axes.plot(places, rows.score, ".", color=colour, alpha=0.35, zorder=1)
+        for density, group in rows.groupby("density"):
+            row = summarise(group, ["density"]).iloc[0]
+            spread = [[row["mean"] - row.low], [row.high - row["mean"]]] if row.n > 1 else None
+            axes.errorbar(
+                densities.index(density) + shift,
+                row["mean"],
+                yerr=spread,
+                fmt="o",
+                capsize=3,
+                color=colour,
+                label=method if density == densities[0] else None,
+            )
+    axes.set_xticks(range(len(densities)), [f"{100 * d:.1f} %" for d in densities])
+    axes.set_xlabel("density: share of the adapter weights that is kept")
+    _score_axis(axes, frame)
+    _majority_line(axes, frame)
+    axes.legend(fontsize="small")
+    return _sign(figure, frame)
+
+
+def density_by_matrix(frame: pd.DataFrame, density: float) -> Figure:
+    """Share of each adapter matrix that a mask of the given total density keeps, over seeds.
+
+    Args:
+        frame: rounds of a search; `density` picks the round that is nearest.
+    """
+    nearest = frame.loc[(frame.density - density).abs().idxmin(), "density"]
+    rounds = frame[frame.density == nearest]
+    kept = pd.DataFrame(list(rounds["detail.density_by_matrix"])).mean()
+    parts = kept.index.str.extract(r"adapters\.(\d+)\.(\w+)\.(\w+)\.weight").set_axis(
+        ["layer", "position", "matrix"], axis=1
+    )
+    names = parts.position.map({"attention": "attention", "ffn": "feed-forward"})
+    table = pd.DataFrame(
+        {
+            "layer": parts.layer.astype(int) + 1,
+            "matrix": names + "\n" + parts.matrix,
+            "kept": 100 * kept.to_numpy(),
+        }
+    ).pivot(index="layer", columns="matrix", values="kept")
+    figure, axes = plt.subplots(figsize=(WIDTH, 1.5 + 0.38 * len(table)))
+    sns.heatmap(
+        table.sort_index(ascending=False),
+        annot=True,
+        fmt=".0f",
+        cmap="viridis",
+        vmin=0,
+        ax=axes,
+        cbar_kws={"label": "kept (%)"},
+        annot_kws={"fontsize": "small"},
+    )
+    axes.set(xlabel="", ylabel="encoder layer (1 is lowest)")
+    axes.tick_params(left=False, bottom=False, axis="y", rotation=0)
+    axes.set_title(f"whole mask: {100 * nearest:.1f} % kept", loc="left")
+    return _sign(figure, rounds)
+
+
+def validation_curves(frame: pd.DataFrame) -> Figure:
+    """Validation loss against optimizer steps: one line a seed, one colour a method."""
+    figure, axes = plt.subplots()
+    history = frame[["method", "seed", "history"]].explode("history").reset_index(drop=True)
+    points = pd.concat([history, pd.json_normalize(history["history"])], axis=1)
+    sns.lineplot(
+        points,
+        x="step",
+        y="validation_loss",
+        hue="method",
+        units="seed",
+        estimator=None,
+        marker="o",
+        ax=axes,
+    )
+    axes.set(xlabel="optimizer steps", ylabel="validation loss")
+    axes.legend(title=None, fontsize="small")
+    return _sign(figure, frame)

@@ -1,0 +1,182 @@
+"""One trial: train one model, evaluate it, and write down everything about it as one record."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from torch import Tensor
+
+from . import measure
+from .adapters import adapter_parameters
+from .backbones import Model
+from .masks import Mask, pack
+from .records import RecordStore, digest, library_hash
+from .tasks import Task
+from .training import Progress, TrainConfig, evaluate, fit, trainable
+
+
+def identity(
+    model: Model, task: Task, config: TrainConfig, seed: int, mask: Mask | None = None
+) -> dict:
+    """What decides a trained model: equal identities give equal models on one machine.
+
+    `start` is a hash of the initial values of everything that trains, so another initialisation
+    is another identity however it came about.
+    """
+    return {
+        "task": task.name,
+        "data_revision": task.revision,
+        "rows": task.sizes,
+        "model": model.name,
+        "model_revision": model.revision,
+        "pooling": model.pooling,
+        "adapter": _about_adapter(model),
+        "config": asdict(config),
+        "seed": seed,
+        "start": hash_tensors(trainable(model)),
+        "mask": hash_tensors(pack(mask)) if mask is not None else None,
+        "library": library_hash(),
+    }
+
+
+def _about_adapter(model: Model) -> dict | None:
+    if model.adapter_config is None:
+        return None
+    return {"kind": type(model.adapter_config).__name__, **asdict(model.adapter_config)}
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Sixteen hex digits over names and values, whatever their order and device."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def parameter_counts(model: Model, mask: Mask | None = None) -> dict[str, int | float]:
+    """Numbers that train, numbers a task stores beside the shared encoder, and their share.
+
+    Entries that the mask prunes count nowhere. `parameters_percent` is Wu & Chen's (2022,
+    Table 2): adapter parameters over encoder plus adapters; for full fine-tuning it is 100.
+    """
+    gone = mask.total - mask.kept if mask is not None else 0
+    trained = sum(p.numel() for p in trainable(model).values()) - gone
+    if model.adapter_config is None:
+        return {
+            "parameters_trained": trained,
+            "parameters_stored": trained,
+            "parameters_percent": 100.0,
+        }
+    adapters = sum(p.numel() for p in adapter_parameters(model).values())
+    encoder = sum(p.numel() for p in model.encoder.parameters())
+    stored = adapters - gone + sum(p.numel() for p in model.head.parameters())
+    percent = 100 * (adapters - gone) / (encoder + adapters)
+    return {
+        "parameters_trained": trained,
+        "parameters_stored": stored,
+        "parameters_percent": percent,
+    }
+
+
+def run(
+    model: Model,
+    task: Task,
+    config: TrainConfig,
+    *,
+    seed: int,
+    method: str,
+    mask: Mask | None = None,
+    detail: Mapping | None = None,
+    profile: str = "",
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> dict:
+    """Train and evaluate the model in place; the record of it, not stored anywhere yet.
+
+    Args:
+        method: what a table calls this row.
+        mask: held during training, over adapter parameters.
+        detail: further facts for the record, such as the round of a search.
+        profile: which profile asked for the run.
+    """
+    about = identity(model, task, config, seed, mask)
+    memory = measure.PeakMemory(model.device)
+    progress_made = fit(
+        model, task, config, seed=seed, mask=mask, checkpoint=checkpoint, progress=progress
+    )
+    scores = evaluate(model, task, config)
+    return (
+        about
+        | _outcome(task, progress_made, scores)
+        | {
+            "key": key(about, method, detail),
+            "method": method,
+            "detail": dict(detail or {}),
+            "profile": profile,
+            "density": mask.density if mask is not None else 1.0,
+            **parameter_counts(model, mask),
+            "peak_memory_mib": memory.read(),
+            "versions": measure.versions(),
+            "hardware": measure.hardware(model.device),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
+
+
+def _outcome(task: Task, made: Progress, scores: dict[str, float]) -> dict:
+    return {
+        "metric": task.metric,
+        "score": scores[task.metric],
+        "metrics": scores,
+        "majority": task.majority,
+        "validation_loss": made.best_loss,
+        "steps": made.step,
+        "best_step": made.best_step,
+        "stopped_early": made.stopped,
+        "history": made.history,
+        "seconds": made.seconds,
+    }
+
+
+def key(about: dict, method: str, detail: Mapping | None = None) -> str:
+    """The record's key: sixteen hex digits over its identity, method and detail."""
+    return digest([about, method, dict(detail or {})])
+
+
+def run_once(
+    store: RecordStore,
+    model: Model,
+    task: Task,
+    config: TrainConfig,
+    *,
+    seed: int,
+    method: str,
+    mask: Mask | None = None,
+    detail: Mapping | None = None,
+    **options,
+) -> dict:
+    """The stored record of this trial where there is one; else run it and store its record.
+
+    A trial that was killed goes on from its checkpoint beside the records.
+    """
+    wanted = key(identity(model, task, config, seed, mask), method, detail)
+    checkpoint = store.folder / f"{wanted}.pt"
+    if (record := store.find(wanted)) is None:
+        record = run(
+            model,
+            task,
+            config,
+            seed=seed,
+            method=method,
+            mask=mask,
+            detail=detail,
+            checkpoint=checkpoint,
+            **options,
+        )
+        store.append(record)
+    if checkpoint.exists():  # also one whose trial was killed right after its record was stored
+        checkpoint.unlink()
+    return record

@@ -1,0 +1,428 @@
+"""Adapters: how many, where, what they compute, and that the encoder never notices."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+import adapter_pruning as ap
+from adapter_pruning import files
+from adapter_pruning.adapters import (
+    POSITIONS,
+    BottleneckAdapter,
+    adapter_parameters,
+    adapter_share,
+    init_adapters,
+)
+from adapter_pruning.backbones import Model
+
+SMALL = ap.Houlsby(bottleneck=5)
+BERT_BASE = 109_482_240  # parameters of bert-base-uncased with its pooler
+
+
+@pytest.fixture
+def base(tiny_bert):
+    """The tiny model as loaded, in evaluation mode."""
+    return tiny_bert().eval()
+
+
+@pytest.fixture
+def adapted(base):
+    return ap.attach(base, SMALL, seed=1)
+
+
+@pytest.fixture(scope="module")
+def inputs(tokenizer):
+    texts = ["a film with a heart and a head", "dull"]
+    return tokenizer(texts, padding=True, return_tensors="pt")
+
+
+def logits(model, inputs):
+    with torch.no_grad():
+        return model(**inputs)
+
+
+def randomise(model):
+    """Values as after training: no bias is 0, nothing is small."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in adapter_parameters(model).values():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+
+# How many
+
+
+@pytest.fixture(scope="module")
+def bert_base():
+    """bert-base-uncased's geometry without its numbers, which counting does not need."""
+    with torch.device("meta"):
+        return Model(BertModel(BertConfig()), None, 2, "pooler", "bert-base-uncased")
+
+
+@pytest.mark.parametrize(
+    ("bottleneck", "count", "percent"),
+    [(128, 4_740_096, 4.150), (27, 1_014_408, 0.918), (64, 2_379_264, 2.127)],
+)
+def test_counts_and_shares_on_bert_base_are_those_of_the_paper(
+    bert_base, bottleneck, count, percent
+):
+    assert sum(p.numel() for p in bert_base.encoder.parameters()) == BERT_BASE
+    model = ap.attach(bert_base, ap.Houlsby(bottleneck=bottleneck))
+    try:
+        parameters = adapter_parameters(model)
+        assert sum(p.numel() for p in parameters.values()) == count
+        assert len({name.rsplit(".", 2)[0] for name in parameters}) == 24
+        assert adapter_share(model) == pytest.approx(percent, abs=5e-4)
+        assert adapter_share(model) == 100 * count / (BERT_BASE + count)
+    finally:
+        ap.detach(model)
+
+
+@pytest.mark.parametrize(
+    ("units", "rounds", "kept_percent", "published"),
+    [(24 * 2 * 768 * 128, 7, 21, "0.87"), (3072, 6, 26, "1.08"), (24, 5, 37.5, "1.56")],
+)
+def test_pruned_shares_are_those_of_the_papers_table_2(units, rounds, kept_percent, published):
+    # The paper multiplies the share of the dense adapters by the rounded percentage.
+    kept = 100 * ap.schedule(units, rounds)[-1] / units
+    assert round(kept, 0 if kept_percent % 1 == 0 else 1) == kept_percent
+    dense = 4_740_096 / (BERT_BASE + 4_740_096)
+    assert f"{kept_percent * dense:.2f}" == published
+
+
+# Where and what
+
+
+def by_hand(layer, adapters, hidden, attention_mask, heads):
+    """One BERT layer with Houlsby adapters, from its equations (Devlin 2019, Houlsby 2019)."""
+
+    def adapter(a, x):
+        inner = x @ a.down.weight.T + a.down.bias
+        gelu = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
+        return x + gelu @ a.up.weight.T + a.up.bias
+
+    def norm(n, x):
+        centred = x - x.mean(-1, keepdim=True)
+        return n.weight * centred / (centred.pow(2).mean(-1, keepdim=True) + n.eps).sqrt() + n.bias
+
+    def split(x):
+        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+    attention = layer.attention.self
+    q, k, v = (split(part(hidden)) for part in (attention.query, attention.key, attention.value))
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    scores = scores.masked_fill(attention_mask[:, None, None, :] == 0, -math.inf)
+    context = (scores.softmax(-1) @ v).transpose(1, 2).reshape(hidden.shape)
+    out = adapter(adapters["attention"], layer.attention.output.dense(context))
+    hidden = norm(layer.attention.output.LayerNorm, out + hidden)
+    inner = layer.intermediate.dense(hidden)
+    inner = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
+    out = adapter(adapters["ffn"], layer.output.dense(inner))
+    return norm(layer.output.LayerNorm, out + hidden)
+
+
+def test_a_layer_with_adapters_equals_one_written_by_hand(adapted, inputs):
+    randomise(adapted)
+    with torch.no_grad():
+        states = adapted.encoder(**inputs, output_hidden_states=True).hidden_states
+        for index, layer in enumerate(adapted.layers()):
+            expected = by_hand(
+                layer, adapted.adapters[str(index)], states[index], inputs["attention_mask"], 4
+            )
+            words = inputs["attention_mask"].bool()
+            torch.testing.assert_close(states[index + 1][words], expected[words])
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        ("relu", lambda x: x.clamp(min=0)),
+        ("swish", lambda x: x * torch.sigmoid(x)),
+        ("gelu", lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))),
+    ],
+)
+def test_an_adapter_is_a_residual_bottleneck_with_its_activation(activation, expected):
+    adapter = BottleneckAdapter(6, ap.Houlsby(bottleneck=3, activation=activation))
+    hidden = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
+    inner = expected(adapter.down(hidden))
+    torch.testing.assert_close(adapter(hidden), hidden + adapter.up(inner))
+    assert adapter(hidden).shape == hidden.shape
+
+
+def test_every_adapter_has_a_say_in_the_logits(adapted, inputs):
+    before = logits(adapted, inputs)
+    for layer in adapted.adapters.values():
+        for position in POSITIONS:
+            bias = layer[position].up.bias
+            with torch.no_grad():
+                bias.copy_(torch.arange(32.0))
+            assert not torch.equal(logits(adapted, inputs), before)
+            with torch.no_grad():
+                bias.zero_()
+    assert torch.equal(logits(adapted, inputs), before)
+
+
+def test_zero_up_projections_are_the_identity(base, inputs):
+    before = logits(base, inputs)
+    ap.attach(base, SMALL)
+    assert not torch.equal(logits(base, inputs), before)
+    with torch.no_grad():
+        for name, parameter in adapter_parameters(base).items():
+            if ".up." in name:
+                parameter.zero_()
+    assert torch.equal(logits(base, inputs), before)
+
+
+def test_names_say_layer_position_and_matrix_from_the_lowest_layer_up(adapted):
+    names = [
+        f"adapters.{layer}.{position}.{matrix}.{part}"
+        for layer in range(2)
+        for position in ("attention", "ffn")
+        for matrix in ("down", "up")
+        for part in ("weight", "bias")
+    ]
+    parameters = adapter_parameters(adapted)
+    assert list(parameters) == names
+    assert dict(adapted.named_parameters()).items() >= parameters.items()
+
+
+def test_an_adapter_starts_with_the_initial_values_of_its_seed(tiny_bert):
+    config = ap.Houlsby(bottleneck=64)
+    torch.manual_seed(1)
+    first = adapter_parameters(ap.attach(tiny_bert(), config, seed=3))
+    torch.manual_seed(2)
+    same = adapter_parameters(ap.attach(tiny_bert(), config, seed=3))
+    other = adapter_parameters(ap.attach(tiny_bert(), config, seed=4))
+    for name, parameter in first.items():
+        assert torch.equal(parameter, same[name])
+        if name.endswith("bias"):
+            assert not parameter.any()
+        else:
+            assert not torch.equal(parameter, other[name])
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_init_adapters_draws_anew_what_attach_drew(adapted, tiny_bert):
+    randomise(adapted)
+    init_adapters(adapted, seed=1)
+    fresh = adapter_parameters(ap.attach(tiny_bert(), SMALL, seed=1))
+    assert all(torch.equal(p, fresh[n]) for n, p in adapter_parameters(adapted).items())
+
+
+def test_the_standard_deviation_of_the_start_is_a_choice(tiny_bert):
+    model = ap.attach(tiny_bert(), ap.Houlsby(bottleneck=64, init_std=0.5))
+    assert model.adapters["0"]["ffn"].up.weight.std().item() == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_adapters_start_with_the_same_values_on_a_gpu(tiny_bert, adapted):
+    on_gpu = adapter_parameters(ap.attach(tiny_bert(device="cuda"), SMALL, seed=1))
+    for name, parameter in adapter_parameters(adapted).items():
+        assert torch.equal(parameter, on_gpu[name].cpu())
+
+
+# What trains
+
+
+def test_only_adapters_and_head_train(adapted):
+    training = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert training == {*adapter_parameters(adapted), "head.weight", "head.bias"}
+    frozen = {name for name, p in adapted.named_parameters() if not p.requires_grad}
+    assert "encoder.pooler.dense.weight" in frozen
+    assert sum("LayerNorm" in name for name in frozen) == 2 * (2 * 2 + 1)
+
+
+def test_a_step_of_training_moves_adapters_and_head_and_nothing_else(adapted, inputs):
+    before = {name: p.detach().clone() for name, p in adapted.named_parameters()}
+    optimizer = torch.optim.Adam((p for p in adapted.parameters() if p.requires_grad), lr=0.1)
+    nn.functional.cross_entropy(adapted(**inputs), torch.tensor([0, 1])).backward()
+    optimizer.step()
+    moved = {n for n, p in adapted.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {*adapter_parameters(adapted), "head.weight", "head.bias"}
+
+
+# Taking them out
+
+
+def test_detach_gives_back_the_loaded_encoder_bit_for_bit(tiny_bert, inputs):
+    model = tiny_bert().eval()
+    state = copy.deepcopy(model.state_dict())
+    before = logits(model, inputs)
+    randomise(ap.attach(model, SMALL))
+    assert not torch.equal(logits(model, inputs), before)
+    assert ap.detach(model) is model
+    assert torch.equal(logits(model, inputs), before)
+    assert list(model.state_dict()) == list(state)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_what_was_detached_can_be_attached_again(adapted, inputs):
+    before = logits(adapted, inputs)
+    ap.attach(ap.detach(adapted), SMALL, seed=1)
+    assert torch.equal(logits(adapted, inputs), before)
+
+
+def test_attach_works_alike_on_every_layer_of_a_real_model(minilm, inputs):
+    model = minilm().eval()
+    before = logits(model, inputs)
+    ap.attach(model, ap.Houlsby(bottleneck=16))
+    assert len(adapter_parameters(model)) == 6 * 2 * 4
+    assert not torch.equal(logits(model, inputs), before)
+    assert torch.equal(logits(ap.detach(model), inputs), before)
+
+
+def test_a_second_attach_is_refused_and_changes_nothing(adapted, inputs, refused):
+    before = logits(adapted, inputs)
+    with refused("already has adapters", "detach"):
+        ap.attach(adapted, ap.Houlsby(bottleneck=9))
+    assert torch.equal(logits(adapted, inputs), before)
+
+
+@pytest.mark.parametrize("use", [ap.detach, adapter_parameters, adapter_share])
+def test_a_model_without_adapters_says_so(base, refused, use):
+    with refused("no adapters", "attach"):
+        use(base)
+
+
+def test_a_copy_has_adapters_of_its_own(adapted, inputs):
+    before = logits(adapted, inputs)
+    twin = copy.deepcopy(adapted)
+    assert torch.equal(logits(twin, inputs), before)
+    randomise(twin)
+    assert not torch.equal(logits(twin, inputs), before)
+    assert torch.equal(logits(adapted, inputs), before)
+
+
+def test_detaching_a_copy_leaves_the_original_attached_and_the_other_way_round(base, inputs):
+    plain = logits(base, inputs)
+    adapted = logits(ap.attach(base, SMALL), inputs)
+    twin = ap.detach(copy.deepcopy(base))
+    assert torch.equal(logits(twin, inputs), plain)
+    assert torch.equal(logits(base, inputs), adapted)
+    third = copy.deepcopy(base)
+    assert torch.equal(logits(ap.detach(base), inputs), plain)
+    assert torch.equal(logits(third, inputs), adapted)
+
+
+# Files
+
+
+def test_saved_adapters_give_bit_equal_outputs_on_a_freshly_loaded_model(
+    adapted, tiny_bert, inputs, tmp_path
+):
+    file = tmp_path / "adapters.safetensors"
+    randomise(adapted)
+    ap.save_adapters(adapted, file)
+    loaded = ap.load_adapters(tiny_bert(seed=99).eval(), file)
+    assert torch.equal(logits(loaded, inputs), logits(adapted, inputs))
+    assert loaded.adapter_config == adapted.adapter_config
+    assert [p.requires_grad for p in loaded.parameters()] == [
+        p.requires_grad for p in adapted.parameters()
+    ]
+
+
+def test_a_file_holds_adapters_and_head_and_not_the_encoder(adapted, tmp_path):
+    file = tmp_path / "adapters.safetensors"
+    ap.save_adapters(adapted, file)
+    tensors, about = files.load_tensors(file)
+    assert tensors.keys() == {*adapter_parameters(adapted), "head.weight", "head.bias"}
+    assert about["revision"] == adapted.revision
+
+
+@pytest.fixture
+def saved(adapted, tmp_path):
+    file = tmp_path / "saved" / "adapters.safetensors"
+    ap.save_adapters(adapted, file)
+    return file
+
+
+def refused_and_unchanged(model, file, refused, *parts):
+    before = list(model.state_dict())
+    with refused(str(file), *parts):
+        ap.load_adapters(model, file)
+    assert model.adapter_config is None
+    assert list(model.state_dict()) == before
+
+
+def test_adapters_of_other_weights_are_refused(saved, tiny_bert, refused):
+    model = tiny_bert()
+    model.revision, right = "sha256:0123", model.revision
+    refused_and_unchanged(model, saved, refused, right, "sha256:0123")
+
+
+def test_adapters_with_another_head_are_refused(saved, tiny_bert, rotten, refused):
+    regression = replace(rotten, spec=ap.TASKS["stsb"])
+    model = tiny_bert(task=regression)
+    refused_and_unchanged(model, saved, refused, "another head", "head.weight")
+
+
+def test_adapters_are_refused_by_a_model_that_has_some(saved, adapted, refused):
+    with refused("already has adapters"):
+        ap.load_adapters(adapted, saved)
+
+
+def test_a_missing_file_is_named(tmp_path, base, refused):
+    refused_and_unchanged(base, tmp_path / "nowhere", refused, "no file")
+
+
+def test_a_truncated_file_is_named(saved, tiny_bert, refused):
+    saved.write_bytes(saved.read_bytes()[:-9])
+    refused_and_unchanged(tiny_bert(), saved, refused, "damaged")
+
+
+def test_a_file_of_something_else_is_named(tmp_path, base, refused):
+    files.save_tensors(tmp_path / "mask", {"a": torch.ones(2)}, {"kind": "mask"})
+    refused_and_unchanged(base, tmp_path / "mask", refused, "no saved adapters")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state, about: state.pop("head.bias"), "head.bias"),
+        (lambda state, about: state.pop("adapters.1.ffn.up.weight"), "save it again"),
+        (lambda state, about: state.update({"adapters.9.ffn.up.weight": torch.ones(1)}), "again"),
+        (lambda state, about: about.update(config='{"bottleneck": 6}'), "save it again"),
+        (lambda state, about: about.update(config='{"width": 5}'), "describes no adapters"),
+        (lambda state, about: about.update(config="{"), "describes no adapters"),
+        (lambda state, about: about.pop("config"), "describes no adapters"),
+        (lambda state, about: about.pop("revision"), "None"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused_and_the_model_left_alone(
+    saved, tiny_bert, refused, change, said
+):
+    state, about = files.load_tensors(saved)
+    change(state, about)
+    files.save_tensors(saved, state, about)
+    refused_and_unchanged(tiny_bert(), saved, refused, said)
+
+
+# The configuration
+
+
+@pytest.mark.parametrize(
+    ("wrong", "parts"),
+    [
+        ({"bottleneck": 0}, ["bottleneck is 0", "greater than or equal to 1"]),
+        ({"bottleneck": 2.5}, ["bottleneck is 2.5", "integer"]),
+        ({"bottleneck": "64"}, ["bottleneck is '64'", "integer"]),
+        ({"init_std": 0.0}, ["init_std is 0.0", "greater than 0"]),
+        ({"activation": "tanh"}, ["activation is 'tanh'", "'gelu', 'relu' or 'swish'"]),
+        ({"width": 3}, ["width"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(refused, wrong, parts):
+    with refused("Houlsby", *parts):
+        ap.Houlsby(**wrong)
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        ap.Houlsby().bottleneck = 3

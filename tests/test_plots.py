@@ -1,0 +1,104 @@
+"""The figures: they draw what the records hold, and say what made them."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from adapter_pruning import plots, statistics
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    plots.use_style()
+    yield
+    plt.close("all")
+
+
+def rows(methods: dict[str, list[float]], densities=(1.0,), majority=0.5) -> pd.DataFrame:
+    """Records of each method at each density, one a seed, as `records.frame` gives them."""
+    return pd.DataFrame(
+        {
+            "method": method, "seed": seed, "score": score - 0.1 * (1 - density),
+            "density": density, "metric": "accuracy", "majority.accuracy": majority,
+            "model": "minilm", "task": "stsb", "profile": "quick",
+            "rows.train": 640, "rows.test": 1066,
+            "detail.density_by_matrix": {
+                f"adapters.{layer}.{place}.{matrix}.weight": density * (layer + 1) / 2
+                for layer in (0, 1) for place in ("attention", "ffn") for matrix in ("down", "up")
+            },
+            "history": [{"step": 10, "validation_loss": 0.6}, {"step": 20, "validation_loss": 0.5}],
+        }
+        for method, scores in methods.items()
+        for seed, score in enumerate(scores)
+        for density in densities
+    )
+
+
+CURVE = rows({"ticket": [0.78, 0.80, 0.82]}, densities=(1.0, 0.5, 0.2))
+SEVERAL = rows({"ticket": [0.7, 0.8], "random mask": [0.6, 0.7]}, densities=(0.5, 0.2))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.score_by_density(CURVE),
+        lambda: plots.score_by_method(SEVERAL),
+        lambda: plots.compare_at_densities(SEVERAL),
+        lambda: plots.density_by_matrix(CURVE, 0.2),
+        lambda: plots.validation_curves(CURVE),
+    ],
+)
+def test_every_figure_says_its_model_data_seeds_and_profile(draw):
+    signature = draw().get_supxlabel()
+    for part in ("minilm", "stsb", "640 training and 1,066 test rows", "seed", "profile quick"):
+        assert part in signature
+
+
+def test_the_curve_is_the_mean_and_the_band_the_interval_over_seeds():
+    axes = plots.score_by_density(CURVE).axes[0]
+    line = next(line for line in axes.lines if line.get_label() == "ticket")
+    np.testing.assert_allclose(line.get_xdata(), [0.2, 0.5, 1.0])
+    np.testing.assert_allclose(line.get_ydata(), [0.72, 0.75, 0.80])
+    at_dense = statistics.interval([0.78, 0.80, 0.82])
+    band = axes.collections[0].get_paths()[0].vertices
+    band = band[np.isclose(band[:, 0], 1.0)][:, 1]
+    assert (band.min(), band.max()) == pytest.approx((at_dense.low, at_dense.high))
+
+
+def test_one_seed_has_a_curve_but_no_band():
+    axes = plots.score_by_density(CURVE[CURVE.seed == 0]).axes[0]
+    assert not axes.collections
+
+
+def test_a_reference_is_marked_at_its_share_of_the_parameters():
+    reference = rows({"small": [0.7, 0.8]}).assign(relative_density=0.21)
+    figure = plots.score_by_density(CURVE, references=reference)
+    marks = [bar.lines[0].get_xydata().tolist() for bar in figure.axes[0].containers]
+    assert marks == [[[0.21, 0.75]]]
+
+
+def test_a_majority_baseline_far_below_is_named_and_does_not_flatten_the_curve():
+    axes = plots.score_by_density(CURVE).axes[0]
+    assert axes.get_ylim()[0] > 0.6
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "majority baseline: 0.500, below" in labels
+
+
+def test_a_majority_baseline_nearby_is_a_line():
+    near = CURVE.assign(**{"majority.accuracy": 0.71})
+    axes = plots.score_by_density(near).axes[0]
+    assert [0.71, 0.71] in [list(line.get_ydata()) for line in axes.lines]
+
+
+def test_the_heat_map_shows_percent_kept_of_the_nearest_round():
+    axes = plots.density_by_matrix(CURVE, density=0.21).axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["20"] * 4 + ["10"] * 4
+    assert "20.0 % kept" in axes.get_title(loc="left")
+
+
+def test_each_method_and_density_gets_a_mean_and_an_error_bar():
+    axes = plots.compare_at_densities(SEVERAL).axes[0]
+    means = sorted(float(bar.lines[0].get_ydata()[0]) for bar in axes.containers)
+    assert means == pytest.approx([0.57, 0.60, 0.67, 0.70])

@@ -1,0 +1,431 @@
+import copy
+import dataclasses
+import json
+from datetime import datetime
+from functools import partial
+
+import pytest
+import torch
+
+import adapter_pruning as ap
+from adapter_pruning import training, trials
+from adapter_pruning.records import comparable
+
+QUICK = ap.TrainConfig(
+    epochs=1, batch_size=16, evaluations_per_epoch=2, max_length=16, precision="fp32"
+)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_bert):
+    """plain(): the tiny BERT, all of which trains, the same at every call."""
+    model = tiny_bert()
+    return lambda: copy.deepcopy(model)
+
+
+@pytest.fixture(scope="module")
+def small(plain):
+    """small(): the same with adapters."""
+    model = ap.attach(plain(), ap.Houlsby(bottleneck=4))
+    return lambda: copy.deepcopy(model)
+
+
+@pytest.fixture(scope="module")
+def everything(small):
+    """The mask that keeps every adapter weight."""
+    return ap.Mask.ones({n: p for n, p in small().named_parameters() if is_adapter_weight(n)})
+
+
+def is_adapter_weight(name):
+    return name.startswith("adapters.") and name.endswith("weight")
+
+
+@pytest.fixture(scope="module")
+def half(everything):
+    return ap.random_mask(everything, everything.total // 2, seed=3)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ap.RecordStore(tmp_path / "runs")
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The list of all trainings, one entry each."""
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(options)
+        return training.fit(*args, **options)
+
+    monkeypatch.setattr(trials, "fit", counted)
+    return calls
+
+
+def run_once(store, model, task, **changes):
+    options = {"seed": 0, "method": "adapter", "progress": False} | changes
+    return ap.run_once(store, model, task, options.pop("config", QUICK), **options)
+
+
+# Identity
+
+
+@pytest.fixture
+def identity(small, rotten, half):
+    """identity(**changes): of one and the same trial, but for the changes."""
+
+    def identity(**changes):
+        trial = {"model": small(), "task": rotten, "config": QUICK, "seed": 0, "mask": half}
+        return trials.identity(**(trial | changes))
+
+    return identity
+
+
+def test_equal_trials_have_equal_identities(tiny_bert, rotten, half):
+    def made_anew():
+        model = ap.attach(tiny_bert(), ap.Houlsby(bottleneck=4))
+        return trials.identity(model, rotten, ap.TrainConfig(), 0, ap.Mask(dict(half)))
+
+    assert made_anew() == made_anew()
+
+
+def test_an_identity_is_plain_json(identity):
+    found = identity()
+
+    assert json.loads(json.dumps(found)) == found
+
+
+OTHER_SETTINGS = {
+    "learning_rate": 2e-3,
+    "epochs": 2,
+    "batch_size": 8,
+    "warmup_epochs": 0.5,
+    "weight_decay": 0.1,
+    "evaluations_per_epoch": 1,
+    "patience": 1,
+    "max_length": 17,
+    "precision": "bf16",
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ap.TrainConfig)])
+def test_every_setting_is_part_of_the_identity(identity, name):
+    changed = dataclasses.replace(QUICK, **{name: OTHER_SETTINGS[name]})
+
+    assert identity(config=changed) != identity()
+
+
+def with_other(model, **values):
+    for name, value in values.items():
+        setattr(model, name, value)
+    return model
+
+
+def with_other_weight(model):
+    with torch.no_grad():
+        model.adapters["1"]["ffn"].up.weight[3, 2] += 1e-6
+    return model
+
+
+def with_other_head(model):
+    with torch.no_grad():
+        model.head.bias[0] = 1e-6
+    return model
+
+
+def with_other_activation(model):
+    config = dataclasses.replace(model.adapter_config, activation="relu")
+    return with_other(model, adapter_config=config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: with_other(model, name="another"),
+        lambda model: with_other(model, revision="another"),
+        lambda model: with_other(model, pooling="cls"),
+        with_other_activation,
+        with_other_weight,
+        with_other_head,
+    ],
+    ids=["name", "revision", "pooling", "adapter", "initial adapters", "initial head"],
+)
+def test_another_model_is_another_trial(identity, small, change):
+    assert identity(model=change(small())) != identity()
+
+
+def test_full_fine_tuning_is_another_trial(identity, plain):
+    assert identity(model=plain(), mask=None) != identity(mask=None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda task: {"revision": "another"},
+        lambda task: {"train": task.validation},
+        lambda task: {"validation": task.train},
+        lambda task: {"test": task.validation},
+        lambda task: {"spec": ap.TASKS["glue/sst2"]},
+    ],
+    ids=["revision", "training rows", "validation rows", "test rows", "name"],
+)
+def test_another_task_is_another_trial(identity, rotten, change):
+    assert identity(task=dataclasses.replace(rotten, **change(rotten))) != identity()
+
+
+def test_another_seed_is_another_trial(identity):
+    assert identity(seed=1) != identity()
+
+
+def test_another_mask_is_another_trial(identity, half):
+    found = [identity(mask=mask) for mask in (half, ~half, None)]
+
+    assert found[0] != found[1] != found[2] != found[0]
+
+
+def test_another_library_makes_other_trials(identity, monkeypatch):
+    before = identity()
+    monkeypatch.setattr(trials, "library_hash", lambda: "another")
+
+    assert identity() != before
+
+
+def test_a_key_depends_on_method_and_detail(identity):
+    about = identity()
+    keys = {
+        trials.key(about, "a"),
+        trials.key(about, "b"),
+        trials.key(about, "a", {"round": 1}),
+        trials.key(about, "a", {"round": 2}),
+    }
+
+    assert len(keys) == 4
+    assert trials.key(about, "a", {}) == trials.key(about, "a", None) in keys
+
+
+# Parameters, by hand
+
+WIDTH, LAYERS, FFN, BOTTLENECK, CLASSES = 32, 2, 64, 4, 2
+HEAD = WIDTH * CLASSES + CLASSES
+ADAPTERS = 2 * LAYERS * (2 * WIDTH * BOTTLENECK + BOTTLENECK + WIDTH)
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer):
+    embeddings = (len(tokenizer) + 512 + 2) * WIDTH + 2 * WIDTH
+    attention = 4 * (WIDTH * WIDTH + WIDTH) + 2 * WIDTH
+    feed_forward = WIDTH * FFN + FFN + FFN * WIDTH + WIDTH + 2 * WIDTH
+    pooler = WIDTH * WIDTH + WIDTH
+    return embeddings + LAYERS * (attention + feed_forward) + pooler
+
+
+def test_full_fine_tuning_trains_and_stores_everything(plain, encoder):
+    assert trials.parameter_counts(plain()) == {
+        "parameters_trained": encoder + HEAD,
+        "parameters_stored": encoder + HEAD,
+        "parameters_percent": 100,
+    }
+
+
+def test_adapters_train_and_store_themselves_and_the_head(small, encoder):
+    assert trials.parameter_counts(small()) == {
+        "parameters_trained": ADAPTERS + HEAD,
+        "parameters_stored": ADAPTERS + HEAD,
+        "parameters_percent": 100 * ADAPTERS / (encoder + ADAPTERS),
+    }
+
+
+def test_what_a_mask_prunes_counts_nowhere(small, everything, encoder):
+    mask = ap.random_mask(everything, 100, seed=0)
+    left = ADAPTERS - 2 * LAYERS * 2 * WIDTH * BOTTLENECK + 100
+
+    assert trials.parameter_counts(small(), mask) == {
+        "parameters_trained": left + HEAD,
+        "parameters_stored": left + HEAD,
+        "parameters_percent": 100 * left / (encoder + ADAPTERS),
+    }
+
+
+# Records
+
+
+@pytest.fixture(scope="module")
+def record(small, rotten, half):
+    return trials.run(
+        small(),
+        rotten,
+        QUICK,
+        seed=5,
+        method="some method",
+        mask=half,
+        detail={"round": 2},
+        profile="smoke",
+        progress=False,
+    )
+
+
+def test_a_record_is_plain_json(record):
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_a_record_says_what_was_trained_on_what(record, small, rotten):
+    model = small()
+    assert record["task"] == "rotten_tomatoes"
+    assert record["data_revision"] == rotten.revision
+    assert record["rows"] == {"train": 64, "validation": 32, "test": 64}
+    assert record["model"] == model.name
+    assert record["model_revision"] == model.revision
+    assert record["pooling"] == "pooler"
+    assert record["adapter"] == {
+        "kind": "Houlsby",
+        "bottleneck": 4,
+        "activation": "gelu",
+        "init_std": 0.02,
+    }
+    assert record["config"] == dataclasses.asdict(QUICK)
+    assert record["seed"] == 5
+
+
+def test_a_record_says_who_asked_for_it(record):
+    assert record["method"] == "some method"
+    assert record["detail"] == {"round": 2}
+    assert record["profile"] == "smoke"
+
+
+def test_a_record_holds_the_sizes(record, small, half):
+    assert record["density"] == 0.5
+    assert trials.parameter_counts(small(), half).items() <= record.items()
+
+
+def test_a_record_holds_the_scores_of_the_trained_model(small, rotten, half):
+    model = small()
+    record = trials.run(model, rotten, QUICK, seed=5, method="m", mask=half, progress=False)
+
+    scores = ap.evaluate(model, rotten, QUICK)
+    assert record["metrics"] == scores
+    assert set(scores) == {"accuracy", "loss"}
+    assert record["metric"] == "accuracy"
+    assert record["score"] == scores["accuracy"]
+    assert record["majority"] == rotten.majority
+
+
+def test_a_record_holds_how_training_went(record):
+    assert [row["step"] for row in record["history"]] == [2, 4]
+    assert record["steps"] == 4
+    assert record["best_step"] in {2, 4}
+    assert record["validation_loss"] == min(row["validation_loss"] for row in record["history"])
+    assert record["stopped_early"] is False
+
+
+def test_a_record_holds_cost_and_circumstances(record):
+    assert record["seconds"] > 0
+    assert record["peak_memory_mib"] > 0
+    assert set(record["hardware"]) == {"device", "threads"}
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["library"] == ap.records.library_hash()
+    assert datetime.fromisoformat(record["created"]).tzinfo is not None
+
+
+def test_two_runs_with_one_seed_give_equal_records(record, small, rotten, half):
+    again = trials.run(
+        small(),
+        rotten,
+        QUICK,
+        seed=5,
+        method="some method",
+        mask=half,
+        detail={"round": 2},
+        profile="smoke",
+        progress=False,
+    )
+
+    assert comparable(again) == comparable(record)
+    assert again["seconds"] != record["seconds"]
+
+
+# Once
+
+
+def test_a_trial_is_trained_once(store, small, rotten, fits):
+    first = run_once(store, small(), rotten)
+    second = run_once(ap.RecordStore(store.folder), small(), rotten)
+
+    assert len(fits) == 1
+    assert first == second
+    assert store.all() == [first]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"method": "another"}, {"detail": {"round": 1}}],
+    ids=["seed", "method", "detail"],
+)
+def test_another_trial_is_trained_beside_the_first(store, small, rotten, fits, change):
+    run_once(store, small(), rotten)
+    run_once(store, small(), rotten, **change)
+
+    assert len(fits) == 2
+    assert len(store.all()) == 2
+
+
+def test_another_profile_takes_over_what_is_trained(store, small, rotten, fits):
+    run_once(store, small(), rotten, profile="quick")
+    run_once(store, small(), rotten, profile="gpu")
+
+    assert len(fits) == 1
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Checkpoints at every evaluation, instead of once a minute."""
+    monkeypatch.setattr(trials, "fit", partial(training.fit, checkpoint_seconds=0))
+
+
+def test_an_interrupted_trial_goes_on_where_it_stopped(store, small, rotten, often, monkeypatch):
+    whole = run_once(ap.RecordStore(store.folder / "whole"), small(), rotten)
+    steps, factor = [], training.rate_factor
+
+    def interrupted(step, *args):
+        if step == 3 and 3 not in steps:
+            steps.append(step)
+            raise KeyboardInterrupt
+        steps.append(step)
+        return factor(step, *args)
+
+    monkeypatch.setattr(training, "rate_factor", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_once(store, small(), rotten)
+    assert store.all() == []
+
+    assert comparable(run_once(store, small(), rotten)) == comparable(whole)
+    assert steps == [0, 1, 2, 3, 2, 3]
+
+
+@pytest.mark.usefixtures("often")
+def test_no_checkpoint_stays_behind(store, small, rotten):
+    run_once(store, small(), rotten)
+
+    assert not list(store.folder.glob("*.pt"))
+
+
+@pytest.mark.usefixtures("often")
+def test_a_kill_right_after_the_record_leaves_no_checkpoint_for_ever(
+    store, small, rotten, monkeypatch
+):
+    append = ap.RecordStore.append
+
+    def killed(self, record):
+        append(self, record)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ap.RecordStore, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_once(store, small(), rotten)
+    assert list(store.folder.glob("*.pt"))
+
+    run_once(store, small(), rotten)
+
+    assert not list(store.folder.glob("*.pt"))
+    assert len(store.all()) == 1
