@@ -95,6 +95,8 @@ rule book:
         config="_config.yml",
     output:
         f"{HTML}/index.html",
+    log:
+        f"{OUT}/jupyter-book.log",
     params:
         site=f"{OUT}/site",
         html=HTML,
@@ -106,6 +108,6 @@ rule book:
         for page in {input.pages}; do
             cp $page {params.site}/notebooks/$(basename $(dirname $page)).ipynb
         done
-        {JB} build {params.site} -W -n --keep-going -q
+        {JB} build {params.site} -W -n --keep-going > {log} 2>&1 || {{ cat {log}; exit 1; }}
         rm -rf {params.html} && cp -r {params.site}/_build/html {params.html}
         """

@@ -120,8 +120,13 @@ def smoke() -> Path:
     """_build/smoke with the whole book at the smallest profile; made now where it is not there."""
     root = Path(__file__).parents[1]
     (root / "_build").mkdir(exist_ok=True)
-    command = [Path(sys.executable).with_name("snakemake"), "--cores", "2", "--config",
-               "profile=smoke"]
+    command = [
+        Path(sys.executable).with_name("snakemake"),
+        "--cores",
+        "2",
+        "--config",
+        "profile=smoke",
+    ]
     with FileLock(root / "_build" / "smoke.lock"):  # one of pytest-xdist's processes is enough
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

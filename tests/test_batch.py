@@ -10,7 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = (
-    "Snakefile", "_toc.yml", "_config.yml", "constraints.txt", "book", "lib", "notebooks", "profiles",
+    "Snakefile",
+    "_toc.yml",
+    "_config.yml",
+    "constraints.txt",
+    "book",
+    "lib",
+    "notebooks",
+    "profiles",
 )
 EVERYTHING = {"seed": 4, "page": 2, "status": 1, "book": 1}
 
@@ -18,9 +25,18 @@ EVERYTHING = {"seed": 4, "page": 2, "status": 1, "book": 1}
 def planned(folder: Path, *config: str) -> dict[str, int]:
     """Rule -> number of jobs that Snakemake would run now."""
     done = subprocess.run(
-        [Path(sys.executable).with_name("snakemake"), "--dry-run", "--cores", "2", "--config",
-         *(config or ["profile=smoke"])],
-        cwd=folder, capture_output=True, text=True, check=False,
+        [
+            Path(sys.executable).with_name("snakemake"),
+            "--dry-run",
+            "--cores",
+            "2",
+            "--config",
+            *(config or ["profile=smoke"]),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
@@ -67,9 +83,18 @@ def test_a_change_reruns_what_depends_on_it_and_nothing_else(finished, file, tex
 
 def test_an_unknown_profile_is_one_sentence(tmp_path):
     done = subprocess.run(
-        [Path(sys.executable).with_name("snakemake"), "--dry-run", "--cores", "1",
-         "--config", "profile=nope"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        [
+            Path(sys.executable).with_name("snakemake"),
+            "--dry-run",
+            "--cores",
+            "1",
+            "--config",
+            "profile=nope",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode != 0
     said = done.stdout + done.stderr

@@ -43,9 +43,12 @@ def test_the_grid_of_surviving_positions_on_the_page_is_the_table():
     table = published("lottery_positions")
     page = (BOOK / "paper_lottery_tickets.md").read_text()
     for task, rows in table.sort_values("layer").groupby("task"):
-        letters = ["".join(pair) for pair in zip(
-            rows.attention.map({1: "A", 0: "."}), rows.ffn.map({1: "F", 0: "."}), strict=True
-        )]
+        letters = [
+            "".join(pair)
+            for pair in zip(
+                rows.attention.map({1: "A", 0: "."}), rows.ffn.map({1: "F", 0: "."}), strict=True
+            )
+        ]
         grid = re.search(rf"^{task} +((?:[A.][F.] +){{12}}) *(\d+) +(\d+)$", page, re.M)
         assert grid, f"no row for {task} in the page's grid"
         assert grid.group(1).split() == letters

@@ -19,13 +19,22 @@ def rows(methods: dict[str, list[float]], densities=(1.0,), majority=0.5) -> pd.
     """Records of each method at each density, one a seed, as `records.frame` gives them."""
     return pd.DataFrame(
         {
-            "method": method, "seed": seed, "score": score - 0.1 * (1 - density),
-            "density": density, "metric": "accuracy", "majority.accuracy": majority,
-            "model": "minilm", "task": "stsb", "profile": "quick",
-            "rows.train": 640, "rows.test": 1066,
+            "method": method,
+            "seed": seed,
+            "score": score - 0.1 * (1 - density),
+            "density": density,
+            "metric": "accuracy",
+            "majority.accuracy": majority,
+            "model": "minilm",
+            "task": "stsb",
+            "profile": "quick",
+            "rows.train": 640,
+            "rows.test": 1066,
             "detail.density_by_matrix": {
                 f"adapters.{layer}.{place}.{matrix}.weight": density * (layer + 1) / 2
-                for layer in (0, 1) for place in ("attention", "ffn") for matrix in ("down", "up")
+                for layer in (0, 1)
+                for place in ("attention", "ffn")
+                for matrix in ("down", "up")
             },
             "history": [{"step": 10, "validation_loss": 0.6}, {"step": 20, "validation_loss": 0.5}],
         }

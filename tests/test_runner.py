@@ -90,9 +90,7 @@ def test_a_run_gives_the_kernel_the_parameters(notebook, tmp_path):
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_a_failing_cell_leaves_no_output_but_the_notebook_up_to_there(
-    notebook, tmp_path, refused
-):
+def test_a_failing_cell_leaves_no_output_but_the_notebook_up_to_there(notebook, tmp_path, refused):
     with refused("small.ipynb", "ZeroDivisionError", "out.failed.ipynb"):
         runner.run(notebook("print('before')", "1 / 0"), tmp_path / "out.ipynb", {})
     assert not (tmp_path / "out.ipynb").exists()

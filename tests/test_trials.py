@@ -344,6 +344,13 @@ def test_two_runs_with_one_seed_give_equal_records(record, small, rotten, half):
     assert again["seconds"] != record["seconds"]
 
 
+def test_seed_and_mask_reach_the_training(small, rotten, half, fits):
+    trials.run(small(), rotten, QUICK, seed=5, method="m", mask=half, progress=False)
+
+    assert fits[0]["seed"] == 5
+    assert fits[0]["mask"] == half
+
+
 # Once
 
 

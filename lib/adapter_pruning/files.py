@@ -52,7 +52,8 @@ def load_tensors(file: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise PruningError(f"no file {str(file)!r}")
     try:
         with safe_open(file, framework="pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118, opened.metadata() or {}
+            names = opened.keys()  # an opened file is no mapping: it cannot be iterated
+            return {name: opened.get_tensor(name) for name in names}, opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise PruningError(
             f"the file {str(file)!r} is damaged ({error}); delete it to start it afresh"

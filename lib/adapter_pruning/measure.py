@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -36,7 +37,8 @@ class PeakMemory:
             status = Path("/proc/self/status").read_text()
             return int(status.split("VmHWM:")[1].split()[0]) / 2**10
         except (OSError, IndexError):
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+            unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, else KiB
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def versions() -> dict[str, str]:

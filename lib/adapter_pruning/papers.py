@@ -1,13 +1,19 @@
-"""The papers' published tables, as the book keeps them, each row with its source."""
+"""What the book ships to compare with: the papers' published tables, and recorded runs."""
 
 from pathlib import Path
 
 import pandas as pd
 
+from . import records
 from .errors import choose
 
-# Inside an installed package, or beside the library in a checkout.
-_FOLDERS = (Path(__file__).parent / "papers", Path(__file__).parents[2] / "book" / "papers")
+
+def _file(kind: str, folder: str, name: str, ending: str) -> Path:
+    """A shipped file: inside an installed package, or in `book/` beside the library."""
+    here = Path(__file__).parent
+    place = next(p for p in (here / folder, here.parents[1] / "book" / folder) if p.is_dir())
+    known = sorted(file.stem for file in place.glob(f"*{ending}"))
+    return place / f"{choose(kind, name, known)}{ending}"
 
 
 def published(name: str) -> pd.DataFrame:
@@ -16,6 +22,13 @@ def published(name: str) -> pd.DataFrame:
     Raises:
         PruningError: unknown name, with the known ones.
     """
-    folder = next(folder for folder in _FOLDERS if folder.is_dir())
-    known = sorted(file.stem for file in folder.glob("*.csv"))
-    return pd.read_csv(folder / f"{choose('published table', name, known)}.csv")
+    return pd.read_csv(_file("published table", "papers", name, ".csv"))
+
+
+def recorded(name: str) -> pd.DataFrame:
+    """A recorded run of this project, one row a trained model, such as `quick`.
+
+    Raises:
+        PruningError: unknown name, with the known ones.
+    """
+    return records.frame(records.read(_file("recorded run", "results", name, ".jsonl")))

@@ -16,7 +16,14 @@ from .errors import PruningError
 # What two runs with one seed may differ in; everything else must be equal to the bit.
 VOLATILE = ("seconds", "peak_memory_mib", "created")
 # Modules that cannot change a trained model; all others are part of every record's identity.
-PRESENTATION = ("__init__.py", "plots.py", "statistics.py", "runner.py", "parameters.py")
+PRESENTATION = (
+    "__init__.py",
+    "papers.py",
+    "parameters.py",
+    "plots.py",
+    "runner.py",
+    "statistics.py",
+)
 
 
 def digest(value: object) -> str:

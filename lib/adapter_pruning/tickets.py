@@ -138,16 +138,15 @@ class _Search:
         if self.store:
             # After the round's own file: a kill in between leaves a round that is stored next time.
             self.store.append(record)
-            self._checkpoint.unlink(missing_ok=True)
+            self._checkpoint(index).unlink(missing_ok=True)
         return mask, record, following
 
     @property
     def _folder(self) -> Path:
         return self.store.folder / "searches" / self.key
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self._folder / "training.pt"
+    def _checkpoint(self, index: int) -> Path:
+        return self._folder / f"round_{index:02d}.pt"
 
     def _train(self, index: int, units: Mask, mask: Mask) -> tuple[dict, Mask]:
         rewind(self.model, self.initial, head=self.rewind_head)
@@ -167,7 +166,7 @@ class _Search:
             method=f"{self.unit_name} ticket",
             mask=mask,
             detail=detail,
-            checkpoint=self._checkpoint if self.store else None,
+            checkpoint=self._checkpoint(index) if self.store else None,
             **self.options,
         )
         scores = self.unit.score(self.parameters, units)

@@ -3,10 +3,12 @@
 import shutil
 
 import pytest
+from contents import PAGES
 from playwright.sync_api import sync_playwright
-from test_pages import PAGES
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Jupyter Book's theme writes this unused constant into every page twice, and browsers object.
+KNOWN = "Identifier 'THEBE_JS_URL' has already been declared"
 # Nothing is fetched from outside, and the browser itself looks nothing up.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
@@ -51,7 +53,7 @@ def test_the_index_opens_the_first_page(opened):
 @pytest.mark.parametrize("page", PAGES)
 def test_fits_the_screen_and_shows_its_pictures(opened, page, width):
     tab, errors = opened(page, width)
-    assert errors == []
+    assert [error for error in errors if error != KNOWN] == []
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     pictures = tab.locator("article img:not([src^='http'])")
     for number in range(pictures.count()):

@@ -37,8 +37,15 @@ def hosted(tmp_path_factory) -> Path:
 def test_runs_from_nothing(path, hosted, tmp_path, monkeypatch):
     shutil.copy(path, tmp_path)
     small = {
-        "seeds": [0], "train_size": 32, "validation_size": 32, "test_size": 32, "epochs": 1,
-        "bottleneck": 4, "small_bottleneck": 1, "max_length": 16, "evaluations_per_epoch": 1,
+        "seeds": [0],
+        "train_size": 32,
+        "validation_size": 32,
+        "test_size": 32,
+        "epochs": 1,
+        "bottleneck": 4,
+        "small_bottleneck": 1,
+        "max_length": 16,
+        "evaluations_per_epoch": 1,
     }
     source = nbformat.read(path, 4)
     parameters = next(c for c in source.cells if "parameters" in c.metadata.get("tags", []))
@@ -47,11 +54,16 @@ def test_runs_from_nothing(path, hosted, tmp_path, monkeypatch):
         parameters.source += "\nrounds = 1"
     nbformat.write(source, tmp_path / path.name)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
-        "ADAPTER_PRUNING_SOURCE": _source(tmp_path).as_uri(), "IPYTHONDIR": str(tmp_path / "ipython"),
+        "ADAPTER_PRUNING_SOURCE": _source(tmp_path).as_uri(),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
     }
     done = subprocess.run(
         [hosted, "-c", "from nbclient.cli import main; main()", path.name],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "runs" / "records").is_dir()
