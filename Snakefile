@@ -28,6 +28,8 @@ PROSE = sorted(
     str(file) for file in Path("book").rglob("*") if file.is_file() and file.suffix != ".ipynb"
 )
 RUN = f"{sys.executable} -m adapter_pruning.runner"
+# A kernel's chatter goes to a file, which is shown when a job fails.
+LOGGED = " > {log} 2>&1 || {{ cat {log} >&2; exit 1; }}"
 JB = Path(sys.executable).with_name("jupyter-book")
 
 
@@ -54,10 +56,13 @@ rule seed:
         decides=DECIDES,
     output:
         f"{OUT}/seeds/{{notebook}}/{{task}}/{{seed}}.ipynb",
+    log:
+        f"{OUT}/logs/{{notebook}}/{{task}}/{{seed}}.log",
     threads: 1
     shell:
         f"{RUN} {{input.notebook}} {{output}} --profile {PROFILE}"
         f" --set output={OUT} --set task={{wildcards.task}} --set seeds=[{{wildcards.seed}}]"
+        + LOGGED
 
 
 rule page:
@@ -68,12 +73,15 @@ rule page:
         decides=DECIDES,
     output:
         f"{OUT}/pages/{{notebook}}/{{task}}.ipynb",
+    log:
+        f"{OUT}/logs/{{notebook}}/{{task}}/page.log",
     params:
         seeds=str(BATCH.seeds).replace(" ", ""),
     threads: 1
     shell:
         f"{RUN} {{input.notebook}} {{output}} --profile {PROFILE}"
         f" --set output={OUT} --set task={{wildcards.task}} --set seeds={{params.seeds}}"
+        + LOGGED
 
 
 rule status:
@@ -82,8 +90,11 @@ rule status:
         pages=expand(f"{OUT}/pages/{{notebook}}/{PAGE_TASK}.ipynb", notebook=NOTEBOOKS),
     output:
         f"{OUT}/pages/status.ipynb",
+    log:
+        f"{OUT}/logs/status.log",
     shell:
         f"{RUN} {{input.notebook}} {{output}} --set output={OUT} --set profile={PROFILE}"
+        + LOGGED
 
 
 rule book:
@@ -108,6 +119,6 @@ rule book:
         for page in {input.pages}; do
             cp $page {params.site}/notebooks/$(basename $(dirname $page)).ipynb
         done
-        {JB} build {params.site} -W -n --keep-going > {log} 2>&1 || {{ cat {log}; exit 1; }}
+        {JB} build {params.site} -W -n --keep-going > {log} 2>&1 || {{ cat {log} >&2; exit 1; }}
         rm -rf {params.html} && cp -r {params.site}/_build/html {params.html}
         """

@@ -363,3 +363,29 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
     for present, kind in ((True, "cuda"), (False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda present=present: present)
         assert pick_device("auto").type == kind
+
+
+def test_dropout_is_the_encoders_own_unless_it_is_given(tiny_bert):
+    assert _rates(tiny_bert()) == {0.1}
+    assert _rates(tiny_bert(dropout=0.0)) == {0.0}
+
+
+def _rates(model):
+    return {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_a_dropout_out_of_range_is_refused(tiny_bert, refused, dropout):
+    with refused("dropout is", str(dropout)):
+        tiny_bert(dropout=dropout)
+
+
+def test_a_pooler_that_the_head_does_not_read_does_not_train(tiny_bert):
+    def frozen(model):
+        return {name for name, p in model.named_parameters() if not p.requires_grad}
+
+    pooler = {"encoder.pooler.dense.weight", "encoder.pooler.dense.bias"}
+    assert frozen(tiny_bert(pooling="mean")) == pooler
+    assert frozen(tiny_bert(pooling="pooler")) == set()
+    model = ap.detach(ap.attach(tiny_bert(pooling="mean"), ap.Houlsby(bottleneck=2)))
+    assert frozen(model) == pooler

@@ -46,9 +46,9 @@ def test_a_new_measurement_forgets_the_peak_before_it():
     first = PeakMemory(CPU)
     hold(200)
 
-    assert PeakMemory(CPU).read() < first.read() + 20
-    hold(50)
-    assert PeakMemory(CPU).read() < first.read() - 100 or first.read() == 0
+    before = first.read()
+
+    assert PeakMemory(CPU).read() < before - 100
 
 
 @pytest.mark.parametrize(("system", "unit"), [("linux", 2**10), ("darwin", 1)])
@@ -91,4 +91,4 @@ def test_a_machine_without_a_processor_name_gives_its_architecture(monkeypatch, 
 
     monkeypatch.setattr(Path, "read_text", read)
 
-    assert measure.hardware(CPU)["device"] == platform.processor() or platform.machine()
+    assert measure.hardware(CPU)["device"] == (platform.processor() or platform.machine())

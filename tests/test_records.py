@@ -186,10 +186,13 @@ def test_a_record_is_on_the_disk_before_append_returns(store, monkeypatch):
 
 
 @pytest.fixture
-def four_processes(monkeypatch):
-    """A pool that has imported the library once; its parent's modules are not shared."""
+def four_processes():
+    """A pool whose processes share one import of the library.
+
+    The list is that of test_kill.py, because the first one holds for all of pytest.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["adapter_pruning"])
+    context.set_forkserver_preload(["adapter_pruning", "transformers.models.bert.modeling_bert"])
     with context.Pool(4) as pool:
         yield pool
 

@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import adapter_pruning as ap
-from adapter_pruning import training
+from adapter_pruning import batches, training
 from adapter_pruning.errors import PruningError
 from adapter_pruning.training import (
     TrainConfig,
-    collate,
     evaluation_steps,
-    length_batches,
     rate_factor,
     trainable,
 )
@@ -162,56 +160,6 @@ def test_evaluations_are_spread_over_the_epoch_and_the_last_is_at_its_end(per_ep
     assert gaps.max() - gaps.min() <= 1
 
 
-# Batches
-
-LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=400)
-SEEDS = st.none() | st.integers(0, 2**32)
-
-
-@given(lengths=LENGTHS, size=st.integers(1, 64), seed=SEEDS)
-def test_every_row_is_in_exactly_one_batch(lengths, size, seed):
-    generator = None if seed is None else np.random.default_rng(seed)
-    batches = length_batches(lengths, size, generator)
-
-    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
-    assert len(batches) == math.ceil(len(lengths) / size)
-    assert max(map(len, batches)) <= size
-
-
-def test_batches_follow_the_seed():
-    def drawn(seed):
-        batches = length_batches(list(range(100)), 8, np.random.default_rng(seed))
-        return [batch.tolist() for batch in batches]
-
-    assert drawn(1) == drawn(1)
-    assert drawn(1) != drawn(2)
-
-
-@pytest.mark.parametrize("name", ["rotten_tomatoes", "stsb"])
-def test_little_of_a_real_epoch_is_padding(name, tokenizer):
-    rows = ap.load_task(name, validation_size=1, test_size=1).encode(tokenizer, 128)["train"]
-    lengths = np.array([len(row["input_ids"]) for row in rows])
-    batches = length_batches(lengths, 32, np.random.default_rng(0))
-
-    cells = sum(lengths[batch].max() * len(batch) for batch in batches)
-    assert 1 - lengths.sum() / cells < 0.05
-
-
-def test_collate_pads_every_column_and_masks_the_padding():
-    rows = [
-        {"input_ids": [5, 6, 7], "token_type_ids": [0, 1, 1]},
-        {"input_ids": [8], "token_type_ids": [1]},
-    ]
-
-    batch = collate(rows, 9, torch.device("cpu"))
-
-    assert {key: value.tolist() for key, value in batch.items()} == {
-        "input_ids": [[5, 6, 7], [8, 9, 9]],
-        "token_type_ids": [[0, 1, 1], [1, 0, 0]],
-        "attention_mask": [[1, 1, 1], [1, 0, 0]],
-    }
-
-
 def test_padding_does_not_change_a_prediction(small, rotten):
     model = small()
     one, many = (
@@ -304,6 +252,34 @@ def test_only_what_is_trainable_trains(small, rotten):
         assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
 
 
+def test_training_is_with_dropout_and_evaluation_without(small, rotten):
+    model, seen = small(), []
+    model.dropout.register_forward_hook(
+        lambda module, *_: seen.append((module.training, torch.is_inference_mode_enabled()))
+    )
+
+    fit(model, rotten)
+
+    step, look = (True, False), (False, True)
+    assert seen == [step, step, look, look] * EVALUATIONS  # 32 rows to validate on are 2 batches
+
+
+def test_every_epoch_has_its_own_order(small, rotten, monkeypatch):
+    orders, length_batches = [], batches.length_batches
+
+    def noting(*args):
+        made = length_batches(*args)
+        if args[-1] is not None:
+            orders.append(np.concatenate(made).tolist())
+        return made
+
+    monkeypatch.setattr(batches, "length_batches", noting)
+    fit(small(), rotten)
+
+    assert len(orders) == QUICK.epochs
+    assert orders[0] != orders[1]
+
+
 # Early stopping
 
 
@@ -345,7 +321,8 @@ def test_training_stops_by_patience_and_ends_with_the_best_weights(
 
     assert len(looked_at) == len(progress.history) == evaluations
     assert progress.step == 2 * evaluations
-    assert progress.stopped == (progress.waited >= patience)
+    assert progress.waited == evaluations - best
+    assert progress.stopped == (evaluations - best >= patience)
     assert (progress.best_loss, progress.best_step) == (losses[best - 1], 2 * best)
     assert end == looked_at[best - 1]
 
@@ -416,6 +393,7 @@ def test_global_generators_are_left_alone(small, rotten):
     def states():
         return torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()
 
+    torch.manual_seed(12345)  # no state that an earlier training could have left
     before = states()
     fit(small(), rotten)
 

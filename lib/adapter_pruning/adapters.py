@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from . import files
-from .backbones import Model
+from .backbones import Model, thaw
 from .errors import PruningError, checked
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -100,7 +100,7 @@ def detach(model: Model) -> Model:
         hook.remove()
     del model.adapters, model.hooks
     model.adapter_config = None
-    model.encoder.requires_grad_(True)
+    thaw(model)
     return model
 
 

@@ -109,7 +109,13 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def load_model(
-    name: str, task: Task, *, seed: int = 0, pooling: str = "auto", device: str = "auto"
+    name: str,
+    task: Task,
+    *,
+    seed: int = 0,
+    pooling: str = "auto",
+    dropout: float | None = None,
+    device: str = "auto",
 ) -> Model:
     """Load a pretrained encoder with a fresh head for the task.
 
@@ -119,6 +125,8 @@ def load_model(
         seed: fixes the head's initial values, drawn from N(0, 0.02) with zero bias.
         pooling: `pooler`, `mean`, `cls`, or `auto`: mean for sentence encoders, else the pooler
             where the architecture was pretrained with one, else cls.
+        dropout: probability, in [0, 1), for every dropout of encoder and head; None keeps what
+            the encoder was pretrained with. On a CPU, drawing it takes a fifth of the time.
 
     Raises:
         PruningError: a name that cannot be loaded, or an architecture that is not known.
@@ -127,20 +135,25 @@ def load_model(
     target = pick_device(device)
     # On CPU the backward pass of SDPA is a third slower than eager attention's; on GPU it wins.
     attention = "sdpa" if target.type == "cuda" else "eager"
-    encoder, tokenizer = _pretrained(name, source, attention)
+    config = _config(name, source)
+    if dropout is not None:
+        if not 0 <= dropout < 1:
+            raise PruningError(f"dropout is {dropout}; it must be at least 0 and below 1")
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    encoder, tokenizer = _pretrained(name, source, config, attention)
     if pooling == "auto":
         pooling = _natural_pooling(encoder, source)
     if pooling == "pooler" and encoder.pooler is None:
         raise PruningError(f"model {name!r} has no trained pooler; choose pooling 'cls' or 'mean'")
     model = Model(encoder, tokenizer, task.outputs, pooling, name)
+    thaw(model)
     init_head(model, seed)
     model.revision = _revision(name, source, encoder)
     return model.to(target)
 
 
-def _pretrained(name: str, source: str, attention: str) -> tuple[nn.Module, object]:
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-    from transformers.utils import logging
+def _config(name: str, source: str):
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(source)
@@ -150,8 +163,15 @@ def _pretrained(name: str, source: str, attention: str) -> tuple[nn.Module, obje
             f"folder with a model, nor a hub name that can be reached from here"
         ) from error
     choose(f"architecture (model {name!r})", config.model_type, ARCHITECTURES)
+    return config
+
+
+def _pretrained(name: str, source: str, config, attention: str) -> tuple[nn.Module, object]:
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
     pooler = ARCHITECTURES[config.model_type].has_pooler
-    options = {"attn_implementation": attention, "dtype": torch.float32}
+    options = {"config": config, "attn_implementation": attention, "dtype": torch.float32}
     logging.disable_progress_bar()
     try:
         encoder, loading = AutoModel.from_pretrained(
@@ -193,6 +213,16 @@ def _revision(name: str, source: str, encoder: nn.Module) -> str:
     for file in stored:
         digest.update(file.read_bytes())
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def thaw(model: Model) -> None:
+    """Let everything that the logits depend on train: full fine-tuning.
+
+    A pooler that the head does not read stays frozen, so that it does not count as trained.
+    """
+    model.requires_grad_(True)
+    if model.pooling != "pooler" and getattr(model.encoder, "pooler", None) is not None:
+        model.encoder.pooler.requires_grad_(False)
 
 
 def init_head(model: Model, seed: int) -> None:

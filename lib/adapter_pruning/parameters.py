@@ -32,6 +32,7 @@ class Parameters(BaseModel):
     train_size: Count | None
     validation_size: Count | None
     test_size: Count | None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None
     max_length: Annotated[int, Field(ge=8, le=512)]
     bottleneck: Bottleneck
     small_bottleneck: Bottleneck

@@ -5,7 +5,6 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from . import files
 from .backbones import Model
+from .batches import batches
 from .errors import PruningError, checked, choose
 from .masks import Mask, hold
 from .tasks import SPLITS, Task
@@ -67,49 +67,6 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def length_batches(
-    lengths: list[int], batch_size: int, generator: np.random.Generator | None = None
-) -> list[np.ndarray]:
-    """Row numbers in batches of similar length, so that little is padding.
-
-    With a generator the batches are random: rows are shuffled, sorted by length inside pools of
-    fifty batches, and the batches shuffled. Without one, rows go by length.
-    """
-    lengths = np.asarray(lengths)
-    if generator is None:
-        order = np.argsort(lengths, kind="stable")
-        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    order, pool = generator.permutation(len(lengths)), 50 * batch_size
-    pools = [order[i : i + pool] for i in range(0, len(order), pool)]
-    order = np.concatenate([p[np.argsort(lengths[p], kind="stable")] for p in pools])
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    return [batches[i] for i in generator.permutation(len(batches))]
-
-
-def collate(rows: list[dict], padding: int, device: torch.device) -> dict[str, Tensor]:
-    """Rows of token ids -> (B, L) tensors on the device, padded, with an attention mask."""
-    length = max(len(row["input_ids"]) for row in rows)
-    fill = {"input_ids": padding, "token_type_ids": 0}
-    columns = {
-        key: [row[key] + [fill[key]] * (length - len(row[key])) for row in rows] for key in rows[0]
-    }
-    columns["attention_mask"] = [
-        [1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows
-    ]
-    return {key: torch.tensor(value).to(device) for key, value in columns.items()}
-
-
-def _batches(
-    model: Model, task: Task, split: str, config: TrainConfig, generator=None
-) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    rows = task.encode(model.tokenizer, config.max_length)[split]
-    labels = getattr(task, split).labels
-    lengths = [len(row["input_ids"]) for row in rows]
-    for chosen in length_batches(lengths, config.batch_size, generator):
-        inputs = collate([rows[i] for i in chosen], model.tokenizer.pad_token_id, model.device)
-        yield inputs, torch.from_numpy(labels[chosen]).to(model.device)
-
-
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
     if precision == "auto":
         native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
@@ -136,7 +93,7 @@ def predict(
     predictions, truths, total = [], [], 0.0
     model.eval()
     with torch.inference_mode(), _autocast(model.device, config.precision):
-        for inputs, labels in _batches(model, task, split, config):
+        for inputs, labels in batches(model, task, split, config.batch_size, config.max_length):
             logits = model(**inputs)
             total = total + _loss(task, logits, labels, "sum")
             chosen = logits.argmax(-1) if task.spec.labels else logits.float().squeeze(-1)
@@ -254,8 +211,9 @@ class _Run:
         # The order depends on seed and epoch alone, so that a resumed epoch is the same epoch.
         generator = np.random.default_rng((self.seed, epoch))
         looks = evaluation_steps(self.per_epoch, self.config.evaluations_per_epoch)
-        batches = _batches(self.model, self.task, "train", self.config, generator)
-        for index, (inputs, labels) in enumerate(batches):
+        size, length = self.config.batch_size, self.config.max_length
+        order = batches(self.model, self.task, "train", size, length, generator)
+        for index, (inputs, labels) in enumerate(order):
             if index < done:
                 continue
             self._step(inputs, labels)

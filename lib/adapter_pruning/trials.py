@@ -32,6 +32,7 @@ def identity(
         "model": model.name,
         "model_revision": model.revision,
         "pooling": model.pooling,
+        "dropout": model.dropout.p,
         "adapter": _about_adapter(model),
         "config": asdict(config),
         "seed": seed,
