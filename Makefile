@@ -1,7 +1,8 @@
 # Two commands: `make book` and `make test`. Each makes the virtual environment it needs, once.
 PYTHON ?= python3
 BIN := .venv/bin
-SNAKE = $(BIN)/snakemake --cores all --quiet rules
+# A batch that was killed leaves a lock and half-made pages behind; the next one goes on all the same.
+SNAKE = $(BIN)/snakemake --cores all --quiet rules host --nolock --rerun-incomplete
 export PYTHONUNBUFFERED := 1
 
 .PHONY: book test gpu-book clean

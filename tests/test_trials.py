@@ -436,3 +436,9 @@ def test_a_kill_right_after_the_record_leaves_no_checkpoint_for_ever(
 
     assert not list(store.folder.glob("*.pt"))
     assert len(store.all()) == 1
+
+
+def test_other_versions_are_another_trial(identity, monkeypatch):
+    before = identity()
+    monkeypatch.setattr(trials.measure, "versions", lambda: {"torch": "0.0.0"})
+    assert identity() != before

@@ -39,6 +39,7 @@ def identity(
         "start": hash_tensors(trainable(model)),
         "mask": hash_tensors(pack(mask)) if mask is not None else None,
         "library": library_hash(),
+        "versions": measure.versions(),
     }
 
 
@@ -120,7 +121,6 @@ def run(
             "density": mask.density if mask is not None else 1.0,
             **parameter_counts(model, mask),
             "peak_memory_mib": memory.read(),
-            "versions": measure.versions(),
             "hardware": measure.hardware(model.device),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
