@@ -166,6 +166,7 @@ def density_by_matrix(frame: pd.DataFrame, density: float) -> Figure:
     nearest = frame.loc[(frame.density - density).abs().idxmin(), "density"]
     rounds = frame[frame.density == nearest]
     kept = pd.DataFrame(list(rounds["detail.density_by_matrix"])).mean()
+    kept = kept[kept.index.str.endswith("weight")]  # a neuron takes its bias along
     parts = kept.index.str.extract(r"adapters\.(\d+)\.(\w+)\.(\w+)\.weight").set_axis(
         ["layer", "position", "matrix"], axis=1
     )
