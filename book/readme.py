@@ -22,7 +22,7 @@ def recorded() -> pd.DataFrame:
 
 
 def rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """The README's rows: the search at a few rounds, and its controls at the ticket of 21 %."""
+    """The README's rows: the search at a few rounds, and its controls at the ticket of 21%."""
     search = frame[frame.method == "weight ticket"]
     chosen = search[search["detail.round"].isin(SHOWN)]
     others = frame[frame.method.isin(["random mask", "re-initialised ticket"])]
@@ -35,14 +35,14 @@ def table(frame: pd.DataFrame) -> str:
     """Markdown: mean test score with its interval, for each method and density."""
     first = frame.iloc[0]
     lines = [
-        "| model | adapter weights kept | trained parameters | test accuracy [95 % interval] |",
+        "| model | adapter weights kept | trained parameters | test accuracy [95% interval] |",
         "| --- | ---: | ---: | --- |",
     ]
     for (method, density), group in rows(frame).groupby(["method", "density"], sort=False):
         name = "dense adapter" if method == "weight ticket" and density == 1 else method
         score = statistics.interval(group.score)
         trained = f"{group.parameters_trained.iloc[0]:,}"
-        lines.append(f"| {name} | {100 * density:.1f} % | {trained} | {score} |")
+        lines.append(f"| {name} | {100 * density:.1f}% | {trained} | {score} |")
     lines.append(f"| majority baseline | - | 0 | {first[f'majority.{first.metric}']:.3f} |")
     about = (
         f"{first.model}, {first.task}, {first['rows.train']} training and {first['rows.test']} "

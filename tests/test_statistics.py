@@ -89,10 +89,10 @@ def test_summarise_by_one_column_keeps_its_values_plain(frame):
 @pytest.mark.parametrize(
     ("difference", "said"),
     [
-        (Interval(0.2, 0.1, 0.3, 5), "better: 95 % interval +0.100 to +0.300"),
-        (Interval(-0.2, -0.3, -0.1, 5), "worse: 95 % interval -0.300 to -0.100"),
-        (Interval(0.1, -0.1, 0.3, 5), "no difference shown: 95 % interval -0.100 to +0.300"),
-        (Interval(0.1, 0.0, 0.2, 5), "no difference shown: 95 % interval +0.000 to +0.200"),
+        (Interval(0.2, 0.1, 0.3, 5), "better: 95% interval +0.100 to +0.300"),
+        (Interval(-0.2, -0.3, -0.1, 5), "worse: 95% interval -0.300 to -0.100"),
+        (Interval(0.1, -0.1, 0.3, 5), "no difference shown: 95% interval -0.100 to +0.300"),
+        (Interval(0.1, 0.0, 0.2, 5), "no difference shown: 95% interval +0.000 to +0.200"),
         (interval([0.2]), "one seed, so no interval and no verdict"),
     ],
 )

@@ -650,3 +650,8 @@ def test_the_progress_bar_can_be_turned_off(small, rotten, capsys, progress):
 
     sys.stderr.flush()
     assert ("rotten_tomatoes seed 0" in capsys.readouterr().err) == progress
+
+
+def test_a_negative_seed_is_refused(small, rotten, refused):
+    with refused("seed is -1", "at least 0"):
+        fit(small(), rotten, seed=-1)

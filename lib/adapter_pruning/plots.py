@@ -18,7 +18,7 @@ BASELINE = {"color": "0.45", "linestyle": ":", "linewidth": 1.6}
 
 def use_style() -> None:
     """Set fonts, colours and resolution for every figure that follows."""
-    sns.set_theme(style="ticks", palette="colorblind", font_scale=1.1)
+    sns.set_theme(style="ticks", palette="colorblind", font_scale=1.0)
     plt.rcParams |= {
         "figure.figsize": (WIDTH, 3.5),
         "figure.dpi": 100,
@@ -44,6 +44,20 @@ def _sign(figure: Figure, frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def _legend(figure: Figure) -> None:
+    """Above the axes, where it can hide nothing."""
+    entries = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels()), strict=True))
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside upper center",
+        ncols=2,
+        fontsize="small",
+        columnspacing=1.2,
+        handlelength=1.6,
+    )
+
+
 def _score_axis(axes: Axes, frame: pd.DataFrame) -> None:
     axes.set_ylabel(f"test {DISPLAY[frame['metric'].iloc[0]]}")
 
@@ -54,9 +68,9 @@ def _majority_line(axes: Axes, frame: pd.DataFrame) -> None:
     value = first[f"majority.{first['metric']}"]
     low, high = axes.get_ylim()
     if value > low - 0.6 * (high - low):
-        axes.axhline(value, label=f"majority baseline ({value:.3f})", **BASELINE)
+        axes.axhline(value, label=f"majority: {value:.3f}", **BASELINE)
     else:
-        axes.plot([], [], label=f"majority baseline: {value:.3f}, below", **BASELINE)
+        axes.plot([], [], label=f"majority: {value:.3f}, below", **BASELINE)
 
 
 def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
@@ -65,12 +79,12 @@ def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
     ticks = [t for t in (1, 0.5, 0.2, 0.1, 0.05, 0.02) if t >= 0.85 * min(densities)]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g} %"))
-    axes.set_xlabel("density: share of the adapter weights that is kept")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
+    axes.set_xlabel("density: share of adapter weights kept")
 
 
 def score_by_density(curves: pd.DataFrame, references: pd.DataFrame | None = None) -> Figure:
-    """Mean score against density with a 95 % band over seeds, for each method.
+    """Mean score against density with a 95% band over seeds, for each method.
 
     Args:
         curves: a `records.frame` with several densities for each method.
@@ -90,7 +104,7 @@ def score_by_density(curves: pd.DataFrame, references: pd.DataFrame | None = Non
     _density_axis(axes, curves.density)
     _score_axis(axes, curves)
     _majority_line(axes, curves)
-    axes.legend(fontsize="small")
+    _legend(figure)
     return _sign(figure, curves)
 
 
@@ -112,7 +126,7 @@ def _mark(axes: Axes, references: pd.DataFrame) -> None:
 
 
 def score_by_method(frame: pd.DataFrame) -> Figure:
-    """Mean score and 95 % interval of each method, the single seeds behind it as faint points."""
+    """Mean score and 95% interval of each method, the single seeds behind it as faint points."""
     figure, axes = plt.subplots(figsize=(WIDTH, 1.5 + 0.5 * frame.method.nunique()))
     table = summarise(frame, ["method"])
     sns.stripplot(frame, x="score", y="method", color="0.6", size=4, jitter=False, ax=axes)
@@ -123,12 +137,13 @@ def score_by_method(frame: pd.DataFrame) -> Figure:
     first = frame.iloc[0]
     baseline = first[f"majority.{first['metric']}"]
     axes.axvline(baseline, **BASELINE)
+    axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set_title(f"dotted: majority baseline {baseline:.3f}", fontsize="small", color="0.35")
     return _sign(figure, frame)
 
 
 def compare_at_densities(frame: pd.DataFrame) -> Figure:
-    """Methods side by side at a few densities: mean and 95 % interval, single seeds as points."""
+    """Methods side by side at a few densities: mean and 95% interval, single seeds as points."""
     figure, axes = plt.subplots()
     densities = sorted(frame.density.unique(), reverse=True)
     methods = list(frame.method.unique())
@@ -149,11 +164,11 @@ def compare_at_densities(frame: pd.DataFrame) -> Figure:
                 color=colour,
                 label=method if density == densities[0] else None,
             )
-    axes.set_xticks(range(len(densities)), [f"{100 * d:.1f} %" for d in densities])
-    axes.set_xlabel("density: share of the adapter weights that is kept")
+    axes.set_xticks(range(len(densities)), [f"{100 * d:.1f}%" for d in densities])
+    axes.set_xlabel("density: share of adapter weights kept")
     _score_axis(axes, frame)
     _majority_line(axes, frame)
-    axes.legend(fontsize="small")
+    _legend(figure)
     return _sign(figure, frame)
 
 
@@ -170,7 +185,7 @@ def density_by_matrix(frame: pd.DataFrame, density: float) -> Figure:
     parts = kept.index.str.extract(r"adapters\.(\d+)\.(\w+)\.(\w+)\.weight").set_axis(
         ["layer", "position", "matrix"], axis=1
     )
-    names = parts.position.map({"attention": "attention", "ffn": "feed-forward"})
+    names = parts.position.map({"attention": "attention", "ffn": "FFN"})
     table = pd.DataFrame(
         {
             "layer": parts.layer.astype(int) + 1,
@@ -178,20 +193,23 @@ def density_by_matrix(frame: pd.DataFrame, density: float) -> Figure:
             "kept": 100 * kept.to_numpy(),
         }
     ).pivot(index="layer", columns="matrix", values="kept")
+    table = table.sort_index(axis=1, key=lambda names: names.str.lower())
     figure, axes = plt.subplots(figsize=(WIDTH, 1.5 + 0.38 * len(table)))
+    spread = (table - 100 * nearest).abs().to_numpy().max() + 1
     sns.heatmap(
         table.sort_index(ascending=False),
         annot=True,
         fmt=".0f",
-        cmap="viridis",
-        vmin=0,
+        cmap="vlag",
+        vmin=100 * nearest - spread,
+        vmax=100 * nearest + spread,
         ax=axes,
         cbar_kws={"label": "kept (%)"},
         annot_kws={"fontsize": "small"},
     )
     axes.set(xlabel="", ylabel="encoder layer (1 is lowest)")
-    axes.tick_params(left=False, bottom=False, axis="y", rotation=0)
-    axes.set_title(f"whole mask: {100 * nearest:.1f} % kept", loc="left")
+    axes.tick_params(left=False, bottom=False, rotation=0, labelsize="small")
+    axes.set_title(f"whole mask: {100 * nearest:.1f}% kept", loc="left")
     return _sign(figure, rounds)
 
 
@@ -211,5 +229,6 @@ def validation_curves(frame: pd.DataFrame) -> Figure:
         ax=axes,
     )
     axes.set(xlabel="optimizer steps", ylabel="validation loss")
-    axes.legend(title=None, fontsize="small")
+    axes.get_legend().remove()
+    _legend(figure)
     return _sign(figure, frame)

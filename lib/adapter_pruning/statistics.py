@@ -1,4 +1,4 @@
-"""Means, 95 % confidence intervals and paired differences over seeds, on top of SciPy."""
+"""Means, 95% confidence intervals and paired differences over seeds, on top of SciPy."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """A mean over n seeds and its 95 % confidence interval; infinite bounds where n is 1."""
+    """A mean over n seeds and its 95% confidence interval; infinite bounds where n is 1."""
 
     mean: float
     low: float
@@ -64,7 +64,7 @@ def verdict(difference: Interval) -> str:
     """What an interval of a difference says, in words, with the interval."""
     if difference.n == 1:
         return "one seed, so no interval and no verdict"
-    span = f"95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
+    span = f"95% interval {difference.low:+.3f} to {difference.high:+.3f}"
     if difference.low > 0:
         return f"better: {span}"
     if difference.high < 0:

@@ -150,8 +150,10 @@ def fit(
 
     Raises:
         PruningError: a loss that is not finite (with the step), a checkpoint that is damaged or
-            of another run, a mask that does not fit.
+            of another run, a mask that does not fit, a negative seed.
     """
+    if seed < 0:
+        raise PruningError(f"seed is {seed}; it must be at least 0")
     config = config or TrainConfig()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
