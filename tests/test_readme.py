@@ -26,7 +26,8 @@ def test_the_results_are_those_of_the_recorded_run():
 
 def test_the_example_runs_as_it_is_printed(minilm, rotten, monkeypatch, capsys):
     example = re.search(r"```python\n(.*?)```", README, re.S)[1]
+    model = minilm()
     monkeypatch.setattr(ap, "load_task", lambda name: rotten)
-    monkeypatch.setattr(ap, "load_model", lambda name, task: minilm())
+    monkeypatch.setattr(ap, "load_model", lambda name, task: model)
     exec(example.replace("rounds=15", "rounds=1").replace("bottleneck=64", "bottleneck=4"), {})
     assert re.fullmatch(r"1\.000 0\.\d{3}\n0\.800 0\.\d{3}\n", capsys.readouterr().out)
