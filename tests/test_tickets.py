@@ -413,11 +413,26 @@ def test_a_record_lost_from_the_store_is_restored_from_its_round(search, store, 
     ("options", "sentence"),
     [
         ({"unit": "wait"}, r"unknown unit 'wait'; choose one of: weight.*"),
-        ({"drop": 0.0}, r"drop is 0\.0; it must be a number above 0 and below 1"),
-        ({"drop": 1.0}, r"drop is 1\.0; it must be a number above 0 and below 1"),
-        ({"drop": 20}, r"drop is 20; it must be a number above 0 and below 1"),
-        ({"drop": float("nan")}, r"drop is nan; it must be a number above 0 and below 1"),
-        ({"drop": "0.2"}, r"drop is '0\.2'; it must be a number above 0 and below 1"),
+        (
+            {"drop": 0.0},
+            r"drop is 0\.0; it must be a number above 0 and below 1 \(which empties the model\)",
+        ),
+        (
+            {"drop": 1.0},
+            r"drop is 1\.0; it must be a number above 0 and below 1 \(which empties the model\)",
+        ),
+        (
+            {"drop": 20},
+            r"drop is 20; it must be a number above 0 and below 1 \(which empties the model\)",
+        ),
+        (
+            {"drop": float("nan")},
+            r"drop is nan; it must be a number above 0 and below 1 \(which empties the model\)",
+        ),
+        (
+            {"drop": "0.2"},
+            r"drop is '0\.2'; it must be a number above 0 and below 1 \(which empties the model\)",
+        ),
         ({"rounds": -1}, r"rounds is -1; it must be a whole number, at least 0"),
         ({"rounds": 2.0}, r"rounds is 2\.0; it must be a whole number, at least 0"),
     ],

@@ -2,13 +2,16 @@
 
 from .adapters import Houlsby, attach, detach, load_adapters, save_adapters
 from .backbones import load_model
+from .controls import run_controls
 from .errors import PruningError
 from .masks import Mask, prune, random_mask, schedule
 from .records import RecordStore
 from .tasks import TASKS, load_task
-from .tickets import find_tickets
+from .tickets import find_tickets, load_ticket
 from .training import TrainConfig, evaluate, fit
 from .trials import run_once
+from .tuning import tune
+from .units import Unit
 
 __all__ = [
     "TASKS",
@@ -17,6 +20,7 @@ __all__ = [
     "PruningError",
     "RecordStore",
     "TrainConfig",
+    "Unit",
     "attach",
     "detach",
     "evaluate",
@@ -25,9 +29,12 @@ __all__ = [
     "load_adapters",
     "load_model",
     "load_task",
+    "load_ticket",
     "prune",
     "random_mask",
+    "run_controls",
     "run_once",
     "save_adapters",
     "schedule",
+    "tune",
 ]

@@ -4,7 +4,7 @@ Higher means more important. Scores read the weights as they are: in a ticket se
 the trained weights of the round, before rewinding.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,25 +19,32 @@ def magnitude(parameters: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]
     return {name: parameters[name].detach().abs() for name in mask}
 
 
-def neuron_norm(parameters: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
+def neuron_norm(
+    parameters: Mapping[str, Tensor], mask: Mask, outputs: int | None = None
+) -> dict[str, Tensor]:
     """L2 norm of each neuron's column of the up-projection (Wu & Chen 2022, section 2.4).
 
     The mask has an entry (m,) for each adapter, under the adapter's name. The paper sums the
-    squares and takes no root, which ranks alike; the column has one entry per output (A4).
+    squares and takes no root, which ranks alike. Its sum has an upper limit N that it does not
+    define: a column has one entry per output, and `outputs` takes the first few only (A4).
     """
-    return {name: parameters[f"{name}.up.weight"].detach().norm(dim=0) for name in mask}
+    return {name: parameters[f"{name}.up.weight"].detach()[:outputs].norm(dim=0) for name in mask}
 
 
-def adapter_norm(parameters: Mapping[str, Tensor], mask: Mask) -> dict[str, Tensor]:
-    """Sum of |w| over both matrices of an adapter, biases left out (section 2.4; A3).
+def adapter_norm(
+    parameters: Mapping[str, Tensor], mask: Mask, matrices: Sequence[str] = ("down", "up")
+) -> dict[str, Tensor]:
+    """Sum of |w| over an adapter's matrices, biases left out (Wu & Chen 2022, section 2.4).
 
-    The mask has an entry (1,) for each adapter, under the adapter's name.
+    The mask has an entry (1,) for each adapter, under the adapter's name. The paper's sum runs
+    over one matrix and does not say which; here it is both, or those in `matrices` (A3).
     """
-    both = ("down.weight", "up.weight")
-    return {
-        name: sum(parameters[f"{name}.{matrix}"].detach().abs().sum() for matrix in both).view(1)
-        for name in mask
-    }
+
+    def total(name: str) -> Tensor:
+        chosen = [parameters[f"{name}.{matrix}.weight"].detach() for matrix in matrices]
+        return sum(weight.abs().sum() for weight in chosen).view(1)
+
+    return {name: total(name) for name in mask}
 
 
 def random(parameters: Mapping[str, Tensor], mask: Mask, seed: int = 0) -> dict[str, Tensor]:

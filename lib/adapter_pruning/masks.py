@@ -120,7 +120,14 @@ def schedule(units: int, rounds: int, drop: float = 0.2) -> list[int]:
     """Units left after 0, 1, 2, ... prunings; it ends early where there is nothing to drop.
 
     Wu & Chen (2022): 24 adapters give 24 20 16 13 11 9 8 7 6 5 4.
+
+    Raises:
+        PruningError: a drop of all (which would empty the model) or more, or of none.
     """
+    if not isinstance(drop, float) or not 0 < drop < 1:
+        raise PruningError(
+            f"drop is {drop!r}; it must be a number above 0 and below 1 (which empties the model)"
+        )
     left = [units]
     while len(left) <= rounds and (dropped := survivors_to_drop(left[-1], drop)):
         left.append(left[-1] - dropped)
@@ -145,19 +152,40 @@ def prune(mask: Mask, scores: Mapping[str, Tensor], fraction: float, scope: str 
     if not 0 <= fraction < 1:
         raise PruningError(f"fraction is {fraction}; it must be at least 0 and below 1")
     choose("scope", scope, SCOPES)
-    check_fit(scores, mask, "mask to prune")
-    _check_scores(mask, scores)
+    check_scores(mask, scores)
+    _check_any(mask, scores)
     groups = [list(mask)] if scope == "global" else [[name] for name in mask]
     kept = {name: tensor.clone() for name, tensor in mask.items()}
     for names in groups:
-        _drop_lowest(kept, names, scores, fraction)
+        survivors = sum(int(mask[name].sum()) for name in names)
+        _drop_lowest(kept, names, scores, survivors_to_drop(survivors, fraction))
     return Mask(kept)
 
 
-def _check_scores(mask: Mask, scores: Mapping[str, Tensor]) -> None:
+def prune_to(mask: Mask, scores: Mapping[str, Tensor], keep: int) -> Mask:
+    """Drop the lowest of all survivors together until `keep` are left; a new mask.
+
+    Raises:
+        PruningError: more to keep than there are, or none; scores as in `prune`.
+    """
+    if not 1 <= keep <= mask.kept:
+        raise PruningError(f"cannot keep {keep} of {mask.kept} survivors")
+    check_scores(mask, scores)
+    _check_any(mask, scores)
+    kept = {name: tensor.clone() for name, tensor in mask.items()}
+    _drop_lowest(kept, list(mask), scores, mask.kept - keep)
+    return Mask(kept)
+
+
+def check_scores(mask: Mask, scores: Mapping[str, Tensor]) -> None:
+    """Raise PruningError unless scores fit the mask and are finite where it keeps."""
+    check_fit(scores, mask, "mask to prune")
     for name, tensor in scores.items():
         if not torch.isfinite(tensor.cpu()[mask[name]]).all():
             raise PruningError(f"the scores of {name!r} are not all finite")
+
+
+def _check_any(mask: Mask, scores: Mapping[str, Tensor]) -> None:
     if not any(scores[name].cpu()[mask[name]].any() for name in mask):
         raise PruningError(
             "all scores are zero, so nothing ranks the survivors; are the up-projections "
@@ -166,13 +194,13 @@ def _check_scores(mask: Mask, scores: Mapping[str, Tensor]) -> None:
 
 
 def _drop_lowest(
-    kept: dict[str, Tensor], names: list[str], scores: Mapping[str, Tensor], fraction: float
+    kept: dict[str, Tensor], names: list[str], scores: Mapping[str, Tensor], count: int
 ) -> None:
     flat = torch.cat([kept[name].flatten() for name in names])
     alive = flat.nonzero().squeeze(1)
     score = torch.cat([scores[name].detach().cpu().double().flatten() for name in names])[alive]
     order = torch.argsort(score, stable=True)
-    flat[alive[order[: survivors_to_drop(len(alive), fraction)]]] = False
+    flat[alive[order[:count]]] = False
     for name, part in zip(names, flat.split([kept[name].numel() for name in names]), strict=True):
         kept[name] = part.view(kept[name].shape)
 

@@ -18,11 +18,14 @@ VOLATILE = ("seconds", "peak_memory_mib", "created")
 # Modules that cannot change a trained model; all others are part of every record's identity.
 PRESENTATION = (
     "__init__.py",
+    "controls.py",
     "papers.py",
     "parameters.py",
     "plots.py",
     "runner.py",
     "statistics.py",
+    "submission.py",
+    "tuning.py",
 )
 
 

@@ -147,6 +147,7 @@ def load_task(
     name: str,
     source: str | None = None,
     *,
+    hold_out: float = 0.1,
     train_size: int | None = None,
     validation_size: int | None = None,
     test_size: int | None = None,
@@ -156,6 +157,8 @@ def load_task(
     Args:
         name: `rotten_tomatoes` and `stsb` come inside PyPI wheels; `glue/...` from the hub.
         source: a hub name or a folder in the layout of `nyu-mll/glue`, for `glue/...` names.
+        hold_out: share of the training rows that is held out for selection. With 0 the test rows
+            select too, as in Wu & Chen (2022), which makes their scores too optimistic (A10).
         train_size, validation_size, test_size: keep at most this many rows of a split. Which
             ones is fixed by the data, not by a seed, so every run of every seed sees the same.
 
@@ -166,7 +169,7 @@ def load_task(
     train, test, revision = (
         _load_glue(spec, source or GLUE) if spec.config else _load_embedded(spec, source)
     )
-    train, validation = _hold_out(spec, train)
+    train, validation = _hold_out(spec, train, hold_out) if hold_out else (train, test)
     sizes = {"train": train_size, "validation": validation_size, "test": test_size}
     splits = {"train": train, "validation": validation, "test": test}
     kept = {key: _first(key, split, sizes[key]) for key, split in splits.items()}
@@ -181,11 +184,13 @@ def _first(name: str, split: Split, size: int | None) -> Split:
     return split.take(np.random.default_rng(0).permutation(len(split))[:size])
 
 
-def _hold_out(spec: TaskSpec, train: Split) -> tuple[Split, Split]:
-    """Split the training rows 90 / 10 into what trains and what selects (A10)."""
+def _hold_out(spec: TaskSpec, train: Split, share: float) -> tuple[Split, Split]:
+    """Split the training rows into what trains and what selects (A10)."""
+    if not 0 < share < 1:
+        raise PruningError(f"hold_out is {share!r}; it must be at least 0 and below 1")
     stratify = train.labels if spec.labels else None
     kept, held = train_test_split(
-        np.arange(len(train)), test_size=0.1, random_state=0, stratify=stratify
+        np.arange(len(train)), test_size=share, random_state=0, stratify=stratify
     )
     return train.take(np.sort(kept)), train.take(np.sort(held))
 

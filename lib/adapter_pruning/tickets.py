@@ -1,21 +1,21 @@
 """Iterative magnitude pruning with rewinding: train, score, prune, rewind, again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from . import files, trials
-from .adapters import adapter_parameters
-from .backbones import Model
-from .errors import PruningError, choose
+from .adapters import Houlsby, adapter_parameters, attach
+from .backbones import Model, load_model
+from .errors import PruningError
 from .masks import Mask, pack, prune, schedule, shapes, unpack
 from .records import RecordStore, digest
 from .tasks import Task
 from .training import TrainConfig, trainable
-from .units import UNITS
+from .units import Unit, check, get
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def find_tickets(
     model: Model,
     task: Task,
     *,
-    unit: str = "weight",
+    unit: str | Unit = "weight",
     rounds: int = 15,
     drop: float = 0.2,
     config: TrainConfig | None = None,
@@ -66,32 +66,33 @@ def find_tickets(
     initial values, and so does the head. The search ends after `rounds` prunings or when there
     is nothing left to drop.
 
-    Each finished round is written to the store's folder before it is yielded. The same call
-    after a kill, at any moment, yields the finished rounds from there, goes on inside the
-    interrupted one, and gives the result of an unbroken search.
+    Each finished round, its trained survivors included, is written to the store's folder before
+    it is yielded. The same call after a kill, at any moment, yields the finished rounds from
+    there, goes on inside the interrupted one, and gives the result of an unbroken search.
 
     Args:
-        model: with adapters attached; its present weights are the initial values. It ends with
-            the trained weights of the last round that was trained in this call.
-        unit: what is dropped: one of `units.UNITS`.
+        model: with adapters attached; its present weights are the initial values. After each
+            round it holds the trained weights of that round, also of one from the folder.
+        unit: what is dropped: the name of one of `units.UNITS`, or a `units.Unit` of your own.
         rounds: prunings after round 0.
         drop: share of the survivors to drop each time, in (0, 1).
         rewind_head: set the head back as well (A1).
 
     Raises:
-        PruningError: unknown unit, a model without adapters, drop or rounds out of range.
+        PruningError: unknown unit or one that does not fit the model, a score that is not finite,
+            a model without adapters, drop or rounds out of range; all of it before training.
     """
-    _check(unit, rounds, drop)
+    unit, parameters = get(unit), adapter_parameters(model)
+    check(unit, parameters)
+    _check_rounds(rounds)
+    schedule(unit.all(parameters).total, rounds, drop)
     config = config or TrainConfig()
     search = _Search(model, task, config, unit, drop, seed, store, rewind_head, profile, progress)
     # The generator is separate so that bad input is refused by the call, not by the first next().
     return search.rounds(rounds)
 
 
-def _check(unit: str, rounds: int, drop: float) -> None:
-    choose("unit", unit, UNITS)
-    if not isinstance(drop, float) or not 0 < drop < 1:
-        raise PruningError(f"drop is {drop!r}; it must be a number above 0 and below 1")
+def _check_rounds(rounds: int) -> None:
     if not isinstance(rounds, int) or rounds < 0:
         raise PruningError(f"rounds is {rounds!r}; it must be a whole number, at least 0")
 
@@ -103,13 +104,13 @@ class _Search:
         self, model, task, config, unit, drop, seed, store, rewind_head, profile, progress
     ):
         self.model, self.task, self.config, self.seed = model, task, config, seed
-        self.unit_name, self.unit, self.drop = unit, UNITS[unit], drop
+        self.unit, self.drop = unit, drop
         self.store, self.rewind_head = store, rewind_head
         self.options = {"profile": profile, "progress": progress}
         self.parameters = adapter_parameters(model)
         self.initial = {name: p.detach().clone() for name, p in trainable(model).items()}
         about = trials.identity(model, task, config, seed)
-        self.key = digest([about, unit, str(drop), rewind_head])
+        self.key = digest([about, unit.name, str(drop), rewind_head])
 
     def rounds(self, rounds: int) -> Iterator[Round]:
         units = self.unit.all(self.parameters)
@@ -122,18 +123,16 @@ class _Search:
     def _round(self, index: int, units: Mask) -> tuple[Mask, dict, Mask]:
         """(weight mask, record, units of the next round), from the folder or by training."""
         mask = self.unit.expand(units, self.parameters)
-        file = self._folder / f"round_{index:02d}.safetensors" if self.store else None
+        file = self._folder / _round_file(index) if self.store else None
         if file and file.exists():
             state, about = _read_round(file)
             record, following = json.loads(about["record"]), unpack(state, about)
-            self.model.head.load_state_dict({n: state[f"head.{n}"] for n in ("weight", "bias")})
+            _restore(trainable(self.model), mask, state)
         else:
             record, following = self._train(index, units, mask)
             if file:
                 about = {"record": json.dumps(record), **shapes(following)}
-                # The head goes along for a search that does not rewind it.
-                head = {f"head.{n}": p for n, p in self.model.head.named_parameters()}
-                state = pack(following) | head
+                state = pack(following) | _survivors(trainable(self.model), mask)
                 files.save_tensors(file, state, about | {"seal": _seal(state, about)})
         if self.store:
             # After the round's own file: a kill in between leaves a round that is stored next time.
@@ -151,7 +150,7 @@ class _Search:
     def _train(self, index: int, units: Mask, mask: Mask) -> tuple[dict, Mask]:
         rewind(self.model, self.initial, head=self.rewind_head)
         detail = {
-            "unit": self.unit_name,
+            "unit": self.unit.name,
             "round": index,
             "kept": units.kept,
             "total": units.total,
@@ -163,7 +162,7 @@ class _Search:
             self.task,
             self.config,
             seed=self.seed,
-            method=f"{self.unit_name} ticket",
+            method=f"{self.unit.name} ticket",
             mask=mask,
             detail=detail,
             checkpoint=self._checkpoint(index) if self.store else None,
@@ -173,8 +172,31 @@ class _Search:
         return record, prune(units, scores, self.drop)
 
 
+def _survivors(parameters: Mapping[str, torch.Tensor], mask: Mask) -> dict[str, torch.Tensor]:
+    """The trained values that the mask keeps, flat; all of what it does not cover."""
+    return {
+        f"trained.{n}": p.detach().cpu()[mask[n]] if n in mask else p.detach().cpu()
+        for n, p in parameters.items()
+    }
+
+
+def _restore(
+    parameters: Mapping[str, torch.Tensor], mask: Mask, state: Mapping[str, torch.Tensor]
+) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            value = state[f"trained.{name}"]
+            if name in mask:
+                value = torch.zeros(parameter.shape).masked_scatter_(mask[name], value)
+            parameter.copy_(value)
+
+
 def _seal(state: dict[str, torch.Tensor], about: dict[str, str]) -> str:
     return digest([trials.hash_tensors(state), about])
+
+
+def _round_file(index: int) -> str:
+    return f"round_{index:02d}.safetensors"
 
 
 def _read_round(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -184,6 +206,38 @@ def _read_round(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             f"the round file {str(file)!r} is damaged; delete it to train that round again"
         )
     return state, about
+
+
+def load_ticket(store: RecordStore, record: dict, task: Task) -> Model:
+    """The trained model of one recorded round: nothing is trained again.
+
+    Args:
+        store: where the search that made the record keeps its rounds.
+        task: the record's task; only its number of outputs is looked at.
+
+    Raises:
+        PruningError: the store has no such round, or its file is damaged.
+    """
+    unit, index = get(record["detail"]["unit"]), record["detail"]["round"]
+    folder, state = _find_round(store, record["key"], index)
+    config = {key: value for key, value in record["adapter"].items() if key != "kind"}
+    options = {key: record[key] for key in ("seed", "pooling", "dropout")}
+    model = attach(load_model(record["model"], task, **options), Houlsby(**config))
+    parameters = adapter_parameters(model)
+    units = unpack(*_read_round(folder / _round_file(index - 1))) if index else unit.all(parameters)
+    _restore(trainable(model), unit.expand(units, parameters), state)
+    return model
+
+
+def _find_round(store: RecordStore, key: str, index: int) -> tuple[Path, dict[str, torch.Tensor]]:
+    for file in sorted((store.folder / "searches").glob(f"*/{_round_file(index)}")):
+        state, about = _read_round(file)
+        if json.loads(about["record"])["key"] == key:
+            return file.parent, state
+    raise PruningError(
+        f"the trained weights of record {key} are not in {str(store.folder)!r}; run its search "
+        f"again there"
+    )
 
 
 def rewind(model: Model, initial: dict[str, torch.Tensor], *, head: bool = True) -> None:

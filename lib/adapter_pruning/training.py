@@ -60,6 +60,7 @@ class Progress:
 
     step: int = 0
     best_loss: float = math.inf
+    best_score: float = 0.0
     best_step: int = 0
     waited: int = 0
     stopped: bool = False
@@ -253,7 +254,8 @@ class _Run:
             }
         )
         if scores["loss"] < now.best_loss:
-            now.best_loss, now.best_step, now.waited = scores["loss"], now.step, 0
+            now.best_loss, now.best_score = scores["loss"], scores[self.task.metric]
+            now.best_step, now.waited = now.step, 0
             self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
         else:
             now.waited += 1

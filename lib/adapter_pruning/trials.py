@@ -134,6 +134,7 @@ def _outcome(task: Task, made: Progress, scores: dict[str, float]) -> dict:
         "metrics": scores,
         "majority": task.majority,
         "validation_loss": made.best_loss,
+        "validation_score": made.best_score,
         "steps": made.step,
         "best_step": made.best_step,
         "stopped_early": made.stopped,

@@ -1,7 +1,7 @@
 """The units that a ticket search prunes: what they are, how they are scored, what they cover.
 
-Weights, neurons and whole adapters, as in Wu & Chen (2022), section 2.4. A new unit is three
-functions and a line in `UNITS`.
+Weights, neurons and whole adapters, as in Wu & Chen (2022), section 2.4. A new unit is a `Unit`
+of three functions; a new score is `dataclasses.replace(unit, name=..., score=...)`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,29 +11,38 @@ import torch
 from torch import Tensor
 
 from . import importance
-from .masks import Mask
+from .errors import PruningError, choose
+from .masks import Mask, check_scores
 
 Parameters = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One granularity of pruning.
+    """One granularity of pruning, with its score.
 
     Attributes:
+        name: what tables and records call it; another score is another name.
         all: parameters -> the mask over units with everything kept.
         score: what ranks the units, after training.
         expand: (mask over units, parameters) -> the mask over weights that training holds.
     """
 
+    name: str
     all: Callable[[Parameters], Mask]
     score: importance.Score
     expand: Callable[[Mask, Parameters], Mask]
 
 
-def _all_weights(parameters: Parameters) -> Mask:
-    # Biases start at 0, so a rewound pruned bias is a kept one; they are not ranked (A2).
-    return Mask.ones({name: p for name, p in parameters.items() if name.endswith("weight")})
+def weights(prune_bias: bool = False) -> Unit:
+    """Every weight of both matrices is a unit; with `prune_bias`, every bias too (A2)."""
+    ending = ("weight", "bias") if prune_bias else ("weight",)
+
+    def every(parameters: Parameters) -> Mask:
+        return Mask.ones({name: p for name, p in parameters.items() if name.endswith(ending)})
+
+    name = "weight and bias" if prune_bias else "weight"
+    return Unit(name, every, importance.magnitude, lambda mask, parameters: mask)
 
 
 def _adapters(parameters: Parameters) -> list[str]:
@@ -72,7 +81,38 @@ def _everything_in_it(mask: Mask, parameters: Parameters) -> Mask:
 
 
 UNITS = {
-    "weight": Unit(_all_weights, importance.magnitude, lambda mask, parameters: mask),
-    "neuron": Unit(_all_neurons, importance.neuron_norm, _rows_columns_and_biases),
-    "adapter": Unit(_all_adapters, importance.adapter_norm, _everything_in_it),
+    unit.name: unit
+    for unit in (
+        weights(),
+        Unit("neuron", _all_neurons, importance.neuron_norm, _rows_columns_and_biases),
+        Unit("adapter", _all_adapters, importance.adapter_norm, _everything_in_it),
+    )
 }
+
+
+def get(unit: str | Unit) -> Unit:
+    """A unit by its name, or the unit itself.
+
+    Raises:
+        PruningError: an unknown name, with the known ones.
+    """
+    return unit if isinstance(unit, Unit) else UNITS[choose("unit", unit, UNITS)]
+
+
+def check(unit: Unit, parameters: Parameters) -> None:
+    """Try a unit on untrained parameters, so that a wrong one is refused before training.
+
+    Raises:
+        PruningError: nothing to prune, scores that are not finite or do not fit the units, or a
+            mask over weights that does not fit the model.
+    """
+    every = unit.all(parameters)
+    if not every.total:
+        raise PruningError(f"the unit {unit.name!r} finds nothing to prune in this model")
+    check_scores(every, unit.score(parameters, every))
+    for name, kept in unit.expand(every, parameters).items():
+        if name not in parameters or kept.shape != parameters[name].shape:
+            raise PruningError(
+                f"the unit {unit.name!r} masks {name!r} with shape {tuple(kept.shape)}, which "
+                f"fits no parameter of the model"
+            )

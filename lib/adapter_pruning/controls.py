@@ -1,0 +1,85 @@
+"""What a ticket has to beat at its own size: four models that lack one thing each."""
+
+from collections.abc import Callable
+
+from .adapters import adapter_parameters
+from .backbones import Model
+from .masks import Mask, prune_to, random_mask
+from .records import RecordStore
+from .tasks import Task
+from .tickets import Round, find_tickets
+from .training import TrainConfig
+from .trials import run_once
+from .units import Unit, get
+
+REDRAWN = 1000  # added to a seed for initial values that no search started from
+
+
+def run_controls(
+    make: Callable[[int, int], Model],
+    task: Task,
+    found: Round,
+    *,
+    unit: str | Unit,
+    bottleneck: int,
+    config: TrainConfig,
+    seed: int,
+    store: RecordStore,
+    profile: str = "",
+    progress: bool = True,
+) -> dict[str, dict]:
+    """Train the controls of one round of a search; the same seed orders their batches.
+
+    - `random mask`: the ticket's initial values, as many units, drawn uniformly.
+    - `re-initialised`: the ticket's mask, other initial values.
+    - `one-shot`: as many units, those with the highest scores after one training.
+    - `dense, same size`: an unpruned adapter with about the ticket's number of parameters.
+
+    Args:
+        make: (bottleneck, seed) -> a fresh model with adapters.
+        found: the round whose size is matched, found by `find_tickets` from
+            `make(bottleneck, seed)` with this config, seed and store.
+
+    Returns:
+        name of the control -> its record.
+    """
+    unit = get(unit)
+    fresh = make(bottleneck, seed)
+    parameters = adapter_parameters(fresh)
+    common = {
+        "config": config,
+        "seed": seed,
+        "profile": profile,
+        "progress": progress,
+    }
+
+    def masked(method: str, kept: Mask, model: Model) -> dict:
+        detail = {"unit": unit.name, "round": found.index, "unit_density": kept.density}
+        mask = unit.expand(kept, parameters)
+        return run_once(store, model, task, method=method, mask=mask, detail=detail, **common)
+
+    drawn = random_mask(found.units, found.units.kept, seed)
+    once = _once(fresh, task, unit, found.units.kept, store, common)
+    width = same_size(bottleneck, found.density)
+    return {
+        "random mask": masked("random mask", drawn, make(bottleneck, seed)),
+        "re-initialised": masked("re-initialised", found.units, make(bottleneck, seed + REDRAWN)),
+        "one-shot": masked("one-shot", once, make(bottleneck, seed)),
+        "dense, same size": run_once(
+            store, make(width, seed), task, method=f"dense adapter of {width}", **common
+        ),
+    }
+
+
+def _once(
+    model: Model, task: Task, unit: Unit, keep: int, store: RecordStore, common: dict
+) -> Mask:
+    """The highest-scored units of the trained dense adapter, which the store's search has."""
+    (dense,) = find_tickets(model, task, unit=unit, rounds=0, store=store, **common)
+    scores = unit.score(adapter_parameters(model), dense.units)
+    return prune_to(dense.units, scores, keep)
+
+
+def same_size(bottleneck: int, density: float) -> int:
+    """Units of a dense adapter that has about `density` of the parameters; at least 1."""
+    return max(1, round(bottleneck * density))
