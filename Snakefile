@@ -17,13 +17,16 @@ BATCH = load_profile(PROFILE)
 OUT = f"_build/{PROFILE}"
 HTML = "_build/html" if PROFILE == "quick" else f"{OUT}/html"
 NOTEBOOKS = sorted(BATCH.notebooks)
+FIRST = "01_adapter_tuning"  # makes the searches whose settings the other notebooks use
 PAGE_TASK = BATCH.tasks[0]
+EXTRAS = sorted(file.stem for file in Path("book").glob("*.ipynb"))
 DECIDES = [
     *sorted(map(str, Path("lib/adapter_pruning").glob("*.py"))),
     "lib/adapter_pruning/offline.txt",
     "constraints.txt",
     f"profiles/{PROFILE}.yaml",
 ]
+RECORDED = sorted(map(str, Path("book/results").glob("*.jsonl")))
 PROSE = sorted(
     str(file) for file in Path("book").rglob("*") if file.is_file() and file.suffix != ".ipynb"
 )
@@ -50,8 +53,14 @@ rule batch:
         expand(f"{OUT}/pages/{{notebook}}/{{task}}.ipynb", notebook=NOTEBOOKS, task=BATCH.tasks),
 
 
+def searches(wildcards):
+    seeds = [] if wildcards.notebook == FIRST else BATCH.seeds
+    return expand(f"{OUT}/seeds/{FIRST}/{wildcards.task}/{{seed}}.ipynb", seed=seeds)
+
+
 rule seed:
     input:
+        searches,
         notebook="notebooks/{notebook}.ipynb",
         decides=DECIDES,
     output:
@@ -71,6 +80,7 @@ rule page:
         seeds=expand(f"{OUT}/seeds/{{{{notebook}}}}/{{{{task}}}}/{{seed}}.ipynb", seed=BATCH.seeds),
         notebook="notebooks/{notebook}.ipynb",
         decides=DECIDES,
+        recorded=RECORDED,
     output:
         f"{OUT}/pages/{{notebook}}/{{task}}.ipynb",
     log:
@@ -84,14 +94,17 @@ rule page:
         + LOGGED
 
 
-rule status:
+rule extra:
+    """A page of the book that runs: on its own, or over the records of all notebooks."""
     input:
-        notebook="book/status.ipynb",
-        pages=expand(f"{OUT}/pages/{{notebook}}/{PAGE_TASK}.ipynb", notebook=NOTEBOOKS),
+        notebook="book/{page}.ipynb",
+        pages=rules.batch.input,
+        recorded=RECORDED,
     output:
-        f"{OUT}/pages/status.ipynb",
+        f"{OUT}/extras/{{page}}.ipynb",
     log:
-        f"{OUT}/logs/status.log",
+        f"{OUT}/logs/{{page}}.log",
+    threads: 1
     shell:
         f"{RUN} {{input.notebook}} {{output}} --set output={OUT} --set profile={PROFILE}"
         + LOGGED
@@ -100,7 +113,7 @@ rule status:
 rule book:
     input:
         pages=expand(f"{OUT}/pages/{{notebook}}/{PAGE_TASK}.ipynb", notebook=NOTEBOOKS),
-        status=f"{OUT}/pages/status.ipynb",
+        extras=expand(f"{OUT}/extras/{{page}}.ipynb", page=EXTRAS),
         prose=PROSE,
         toc="_toc.yml",
         config="_config.yml",
@@ -115,7 +128,7 @@ rule book:
         """
         rm -rf {params.site} && mkdir -p {params.site}/notebooks
         cp -r book {input.toc} {input.config} {params.site}/
-        cp {input.status} {params.site}/book/status.ipynb
+        cp {input.extras} {params.site}/book/
         for page in {input.pages}; do
             cp $page {params.site}/notebooks/$(basename $(dirname $page)).ipynb
         done

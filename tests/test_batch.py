@@ -19,7 +19,8 @@ PARTS = (
     "notebooks",
     "profiles",
 )
-EVERYTHING = {"seed": 4, "page": 2, "status": 1, "book": 1}
+EVERYTHING = {"seed": 8, "page": 4, "extra": 3, "book": 1}
+ONE_CHAPTER = {"seed": 2, "page": 1, "extra": 3, "book": 1}
 
 
 def planned(folder: Path, *config: str) -> dict[str, int]:
@@ -70,7 +71,10 @@ def test_nothing_is_done_twice(finished):
         ("lib/adapter_pruning/masks.py", "\n# changed\n", EVERYTHING),
         ("constraints.txt", "# changed\n", EVERYTHING),
         ("profiles/smoke.yaml", "# changed\n", EVERYTHING),
-        ("notebooks/02_weight_tickets.ipynb", " ", {"seed": 2, "page": 1, "status": 1, "book": 1}),
+        ("notebooks/01_adapter_tuning.ipynb", " ", EVERYTHING),
+        ("notebooks/02_weight_tickets.ipynb", " ", ONE_CHAPTER),
+        ("book/new_unit.ipynb", " ", {"extra": 1, "book": 1}),
+        ("book/results/quick.jsonl", "", {"page": 4, "extra": 3, "book": 1}),
         ("book/intro.md", "\n", {"book": 1}),
         ("profiles/gpu.yaml", "# changed\n", {}),
     ],
@@ -98,4 +102,4 @@ def test_an_unknown_profile_is_one_sentence(tmp_path):
     )
     assert done.returncode != 0
     said = done.stdout + done.stderr
-    assert "unknown profile 'nope'; choose one of: gpu, paper, quick, smoke" in said
+    assert "unknown profile 'nope'; choose one of: cpu, gpu, paper, quick, smoke" in said

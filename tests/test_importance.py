@@ -61,3 +61,66 @@ def test_the_weight_unit_ranks_matrices_and_no_biases():
     assert mask == WEIGHTS
     assert unit.expand(mask, PARAMETERS) == mask
     assert unit.score is importance.magnitude
+
+
+# The two scores of the paper that leave a choice, by plain loops over numbers
+
+
+@pytest.fixture(scope="module")
+def adapters():
+    """Two adapters of three neurons on a width of five, with biases that must not count."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"down.weight": (3, 5), "down.bias": (3,), "up.weight": (5, 3), "up.bias": (5,)}
+    return {
+        f"{name}.{part}": torch.nn.Parameter(torch.randn(shape, generator=generator))
+        for name in ("first", "second")
+        for part, shape in shapes.items()
+    }
+
+
+@pytest.mark.parametrize(("outputs", "rows"), [(None, 5), (5, 5), (2, 2), (1, 1)])
+def test_a_neurons_score_is_the_length_of_its_column_or_of_its_first_outputs(
+    adapters, outputs, rows
+):
+    mask = Mask.ones({name: torch.empty(3) for name in ("first", "second")})
+    scores = importance.neuron_norm(adapters, mask, outputs=outputs)
+    assert list(scores) == ["first", "second"]
+    for name, score in scores.items():
+        up = adapters[f"{name}.up.weight"].tolist()
+        squares = [0.0, 0.0, 0.0]
+        for output in range(rows):
+            for neuron in range(3):
+                squares[neuron] += up[output][neuron] ** 2
+        assert score.tolist() == pytest.approx([square**0.5 for square in squares])
+        assert not score.requires_grad
+
+
+@pytest.mark.parametrize("matrices", [("down", "up"), ("up", "down"), ("down",), ("up",)])
+def test_an_adapters_score_is_the_sum_over_the_matrices_that_are_asked_for(adapters, matrices):
+    mask = Mask.ones({name: torch.empty(1) for name in ("first", "second")})
+    scores = importance.adapter_norm(adapters, mask, matrices=matrices)
+    assert list(scores) == ["first", "second"]
+    for name, score in scores.items():
+        total = 0.0
+        for matrix in matrices:
+            for row in adapters[f"{name}.{matrix}.weight"].tolist():
+                for value in row:
+                    total += value if value > 0 else -value
+        assert score.shape == (1,)
+        assert score.item() == pytest.approx(total)
+        assert not score.requires_grad
+
+
+def test_an_adapters_score_is_of_both_matrices_unless_asked_otherwise(adapters):
+    mask = Mask.ones({"second": torch.empty(1)})
+    both = importance.adapter_norm(adapters, mask)["second"]
+    parts = [importance.adapter_norm(adapters, mask, (m,))["second"] for m in ("down", "up")]
+    assert both.item() == pytest.approx(sum(part.item() for part in parts))
+    assert all(part.item() > 0 for part in parts)
+
+
+def test_a_neurons_score_is_of_all_outputs_unless_asked_otherwise(adapters):
+    mask = Mask.ones({"first": torch.empty(3)})
+    whole, all_but_one = (importance.neuron_norm(adapters, mask, n)["first"] for n in (None, 4))
+    assert torch.equal(importance.neuron_norm(adapters, mask)["first"], whole)
+    assert (all_but_one < whole).all()

@@ -1,5 +1,6 @@
 """Masks: what they are, what pruning makes of them, and that training cannot escape them."""
 
+import itertools
 import json
 from fractions import Fraction
 
@@ -16,6 +17,7 @@ from adapter_pruning.masks import (
     hold,
     load_mask,
     prune,
+    prune_to,
     random_mask,
     save_mask,
     schedule,
@@ -269,6 +271,29 @@ def test_the_weight_schedule_leaves_the_published_percentages():
     assert percent == [*expected, 8.59, 6.87, 5.50, 4.40, 3.52]
 
 
+@pytest.mark.parametrize("pruned", range(16))
+def test_every_round_of_weights_leaves_four_fifths_but_for_rounding(pruned):
+    weights = 24 * 2 * 768 * 128
+    # A floor keeps less than one weight too many, and the next rounds keep four fifths of that.
+    surplus = schedule(weights, 15)[pruned] - weights * Fraction(4, 5) ** pruned
+    assert 0 <= surplus < 5
+
+
+@given(st.integers(1, 10**6), st.integers(1, 999))
+def test_a_schedule_falls_and_never_empties_the_model(units, thousandths):
+    drop = thousandths / 1000
+    left = schedule(units, 10_000, drop)
+    assert left[0] == units
+    assert all(now > following >= 1 for now, following in itertools.pairwise(left))
+    assert left[-1] * thousandths < 1000  # less than one is left to drop
+
+
+@pytest.mark.parametrize("drop", [0.0, 1.0, -0.2, 1.5, float("nan"), 0, 1, 20, "0.2", None, True])
+def test_a_drop_that_is_no_number_between_0_and_1_is_refused(refused, drop):
+    with refused(f"drop is {drop!r}", "above 0 and below 1", "empties the model"):
+        schedule(24, 15, drop)
+
+
 # Pruning
 
 
@@ -395,6 +420,64 @@ def test_a_fraction_out_of_range_is_named_with_what_is_allowed(refused, fraction
 def test_an_unknown_scope_is_answered_with_the_known_ones(refused):
     with refused("unknown scope 'layer'", "global, tensor"):
         prune(mask_of(a=[1, 1]), {"a": torch.ones(2)}, 0.5, "layer")
+
+
+# Pruning to a number
+
+
+@given(prunings(), st.data())
+@settings(max_examples=200)
+def test_prune_to_keeps_exactly_the_highest_scores_ties_by_order(pruning, data):
+    mask, scores, _ = pruning
+    keep = data.draw(st.integers(1, mask.kept))
+    alive = [
+        (scores[name].flatten().tolist()[i], place, i)
+        for place, name in enumerate(mask)
+        for i, kept in enumerate(mask[name].flatten().tolist())
+        if kept
+    ]
+    expected = sorted(alive)[len(alive) - keep :]
+    left = prune_to(mask, scores, keep)
+    found = {
+        (place, i)
+        for place, kept in enumerate(left.values())
+        for i in kept.flatten().nonzero().flatten().tolist()
+    }
+    assert found == {(place, i) for _, place, i in expected}
+    assert {n: t.shape for n, t in left.items()} == {n: t.shape for n, t in mask.items()}
+
+
+def test_of_equal_scores_prune_to_keeps_the_last():
+    mask, scores = mask_of(b=[1, 0, 1, 1], a=[1, 1]), {"a": torch.ones(2), "b": torch.ones(4)}
+    assert prune_to(mask, scores, 3) == mask_of(b=[0, 0, 0, 1], a=[1, 1])
+    assert prune_to(mask, scores, 5) == mask
+
+
+@given(prunings())
+def test_prune_to_the_size_of_a_round_is_that_round(pruning):
+    mask, scores, fraction = pruning
+    pruned = prune(mask, scores, fraction)
+    assert prune_to(mask, scores, pruned.kept) == pruned
+
+
+@pytest.mark.parametrize("keep", [0, -1, 3, 4])
+def test_more_than_there_are_or_none_cannot_be_kept(refused, keep):
+    with refused(f"cannot keep {keep} of 2 survivors"):
+        prune_to(mask_of(a=[1, 1, 0]), {"a": torch.ones(3)}, keep)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ({"a": torch.zeros(2)}, "all scores are zero"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "the scores of 'a' are not all finite"),
+        ({"a": torch.ones(3)}, "'a' has shape (3,)"),
+        ({"b": torch.ones(2)}, "'b'"),
+    ],
+)
+def test_prune_to_refuses_scores_that_rank_nothing_or_do_not_fit(refused, scores, said):
+    with refused(said):
+        prune_to(mask_of(a=[1, 1]), scores, 1)
 
 
 # The control: a random mask

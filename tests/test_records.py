@@ -9,7 +9,15 @@ import pytest
 
 from adapter_pruning import records
 from adapter_pruning.errors import PruningError
-from adapter_pruning.records import RecordStore, comparable, digest, frame, library_hash, read
+from adapter_pruning.records import (
+    RecordStore,
+    comparable,
+    digest,
+    frame,
+    latest,
+    library_hash,
+    read,
+)
 
 
 def record(key, task="stsb", seed=0, **more):
@@ -267,7 +275,13 @@ def test_a_renamed_module_is_another_library(package):
     assert current_hash() != before
 
 
-@pytest.mark.parametrize("module", ["plots", "runner", "statistics", "__init__"])
+PRESENTING = [
+    "__init__", "claims", "lottery_plots", "papers", "plots", "runner", "statistics", "survivors",
+    "tables",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", PRESENTING)
 def test_the_library_hash_does_not_follow_what_presents_results(package, module):
     (package / f"{module}.py").touch()
     before = current_hash()
@@ -295,3 +309,79 @@ def test_a_frame_has_one_row_a_record_and_dotted_columns():
 
     assert table["metrics.f1"].tolist() == [0.5, 0.25]
     assert json.loads(table["key"].to_json(orient="values")) == ["a", "b"]
+
+
+# The newest batch
+
+
+ROWS = {"train": 640, "validation": 384, "test": 1066}
+
+
+def trained(key: str, minute: int, method: str = "weight ticket", round: int | None = 0, **more):
+    """A record of a round or a control, or of a dense adapter where there is no round."""
+    about = {"library": "new", "model": "minilm", "rows": ROWS, "method": method}
+    detail = {} if round is None else {"unit": more.pop("unit", "weight"), "round": round}
+    created = f"2026-01-01T00:{minute:02d}:00+00:00"
+    return record(key, **(about | {"detail": detail, "created": created} | more))
+
+
+def kept(*trainings: dict) -> str:
+    """The keys of the latest, as one word."""
+    with_a_round = trained("-", 0, task="another")  # so that the columns of a round are there
+    return "".join(latest(frame([with_a_round, *trainings])).key[1:])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"library": "old"},
+        {"model": "bert-base-uncased"},
+        {"rows": ROWS | {"train": 64}},
+        {"rows": ROWS | {"validation": 32}},
+        {"rows": ROWS | {"test": 64}},
+    ],
+    ids=["library", "model", "training rows", "validation rows", "test rows"],
+)
+def test_the_latest_share_code_model_and_rows_with_the_newest(other):
+    olds = [trained("a", 1, round=0, **other), trained("b", 2, round=None, **other)]
+    news = [trained("c", 3, round=1), trained("d", 4, seed=1)]
+    assert kept(*olds, *news) == "cd"
+    assert kept(*news, *olds) == "cd"
+
+
+def test_what_is_newest_is_decided_for_each_task_on_its_own():
+    cola = [trained("a", 1, task="cola", library="old"), trained("b", 2, task="cola")]
+    rte = trained("c", 3, task="rte", library="old")
+    smaller = trained("d", 4, task="sst2", rows=ROWS | {"train": 64})
+    assert kept(*cola, rte, smaller) == "bcd"
+
+
+def test_of_a_repeated_round_or_control_the_newest_stays():
+    assert kept(trained("a", 3), trained("b", 5), trained("c", 4)) == "b"
+    drawn = {"method": "random mask", "round": 5}
+    assert kept(trained("a", 1, **drawn), trained("b", 2, **drawn)) == "b"
+
+
+def test_rounds_that_differ_in_anything_are_all_kept():
+    rounds = [
+        trained("a", 1),
+        trained("b", 2, round=1),
+        trained("c", 3, seed=1),
+        trained("d", 4, task="rte"),
+        trained("e", 5, method="neuron ticket", unit="neuron"),
+        trained("f", 6, method="random mask"),
+        trained("g", 7, method="random mask", unit="neuron"),
+    ]
+    assert kept(*rounds) == "abcdefg"
+
+
+def test_trials_of_a_setting_are_all_kept_since_they_repeat_no_round():
+    trials = [
+        trained(key, minute, "dense adapter of 64", None, config={"learning_rate": rate})
+        for minute, (key, rate) in enumerate({"a": 5e-4, "b": 1e-3, "c": 2e-3}.items())
+    ]
+    assert kept(*trials) == "abc"
+
+
+def test_the_latest_stay_in_the_order_of_the_records():
+    assert kept(trained("b", 9), trained("c", 5, round=1), trained("a", 7, round=2)) == "bca"

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from adapter_pruning import schedule, tables
 from adapter_pruning.papers import recorded
+from adapter_pruning.parameters import load_profile
 
-RESULTS = sorted(
-    file.stem for file in (Path(__file__).parents[1] / "book" / "results").glob("*.jsonl")
-)
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted(file.stem for file in (ROOT / "book" / "results").glob("*.jsonl"))
+NOTEBOOKS = {"weight": "02_weight_tickets", "neuron": "03_neuron_tickets"}
 PROVENANCE = (
     "task",
     "data_revision",
@@ -54,7 +56,36 @@ def test_the_default_books_dense_adapter_is_well_above_the_majority_for_every_se
     assert (dense.score > dense["majority.accuracy"] + 0.15).all()
 
 
-def test_the_default_books_search_has_every_round_for_every_seed():
-    search = recorded("quick").query("method == 'weight ticket'")
-    for _, rounds in search.groupby("seed"):
-        assert sorted(rounds["detail.round"]) == list(range(16))
+def test_the_default_books_searches_have_every_round_for_every_seed():
+    frame, profile = recorded("quick"), load_profile("quick", ROOT / "profiles")
+    rounds = {u: profile.of(n)["rounds"] for u, n in NOTEBOOKS.items()} | {"adapter": 6}
+    for unit, last in rounds.items():
+        searches = tables.tickets(frame, unit).groupby("seed")
+        assert sorted(searches.groups) == profile.seeds
+        for _, found in searches:
+            assert sorted(found["detail.round"]) == list(range(last + 1))
+
+
+def test_the_glue_run_has_both_tasks_all_schemes_and_two_seeds():
+    last = tables.reached(recorded("glue_cpu"))
+    assert {("glue/mrpc", 0), ("glue/mrpc", 1), ("glue/cola", 0), ("glue/cola", 1)} <= set(
+        last.index
+    )
+    assert last.notna().all(axis=None)
+
+
+def test_the_glue_run_skips_no_round_and_fills_none_in():
+    frame = recorded("glue_cpu")
+    searches = frame[frame.method.str.endswith(" ticket")].groupby(["task", "seed", "method"])
+    for _, found in searches:
+        assert sorted(found["detail.round"]) == list(range(len(found)))
+        kept = found.sort_values("detail.round")["detail.kept"].astype(int)
+        assert list(kept) == schedule(int(found["detail.total"].iloc[0]), len(found) - 1)
+
+
+def test_every_round_of_the_glue_run_has_the_setting_that_the_search_chose():
+    for _, found in recorded("glue_cpu").groupby("task"):
+        chosen = tables.best(found[(found.method == "dense adapter of 64") & (found.seed == 0)])
+        rounds = found[found.method.str.endswith(" ticket")]
+        for setting in ("config.learning_rate", "config.epochs"):
+            assert (rounds[setting] == chosen[setting].item()).all()

@@ -1,5 +1,7 @@
 """The runner: nothing starts on bad input, and an output is a finished notebook or absent."""
 
+import functools
+
 import nbformat
 import papermill
 import pytest
@@ -13,9 +15,9 @@ PARAMETERS = 'rounds: int = 2  # prunings\ndrop: float = 0.2\ntask: str = "stsb"
 def notebook(tmp_path):
     """make(*cells): a notebook with a parameters cell and further code cells."""
 
-    def make(*cells: str, parameters: str = PARAMETERS):
+    def make(*cells: str, parameters: str = PARAMETERS, tags: tuple[str, ...] = ("parameters",)):
         nb = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
-        first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        first = nbformat.v4.new_code_cell(parameters, metadata={"tags": list(tags)})
         nb.cells = [first, *map(nbformat.v4.new_code_cell, cells)]
         nbformat.write(nb, tmp_path / "small.ipynb")
         return tmp_path / "small.ipynb"
@@ -31,6 +33,19 @@ def no_kernel(monkeypatch):
         raise AssertionError("a kernel was started")
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
+
+
+@pytest.fixture
+def cells_of_a_run(tmp_path, monkeypatch):
+    """cells_of_a_run(notebook, given): a run's cells; they are written but not executed."""
+    unexecuted = functools.partial(papermill.execute_notebook, prepare_only=True)
+    monkeypatch.setattr(papermill, "execute_notebook", unexecuted)
+
+    def run(notebook, given):
+        runner.run(notebook, tmp_path / "out.ipynb", given)
+        return nbformat.read(tmp_path / "out.ipynb", 4).cells
+
+    return run
 
 
 def test_declared_reads_names_and_defaults(notebook):
@@ -88,6 +103,31 @@ def test_a_run_gives_the_kernel_the_parameters(notebook, tmp_path):
     runner.run(notebook("print(rounds, task)"), out, {"rounds": 5})
     assert nbformat.read(out, 4).cells[-1].outputs[0].text == "5 stsb\n"
     assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("own", "shown"),
+    [
+        (["parameters"], []),
+        (["parameters", "remove-cell"], ["remove-cell"]),
+        (["hide-input", "parameters", "other"], ["hide-input"]),
+        (["parameters", "hide-output", "remove-input"], ["hide-output", "remove-input"]),
+    ],
+)
+def test_injected_parameters_are_hidden_as_the_notebooks_own_are(
+    notebook, cells_of_a_run, own, shown
+):
+    first, injected, last = cells_of_a_run(notebook("print(1)", tags=own), {"rounds": 5})
+    assert injected.metadata.tags == ["injected-parameters", *shown]
+    assert "rounds = 5" in injected.source
+    assert first.metadata.tags == own
+    assert last.metadata.tags == []
+
+
+def test_without_given_parameters_nothing_is_injected(notebook, cells_of_a_run):
+    own = ["parameters", "remove-cell"]
+    cells = cells_of_a_run(notebook("print(1)", tags=own), {})
+    assert [cell.metadata.tags for cell in cells] == [own, []]
 
 
 def test_a_failing_cell_leaves_no_output_but_the_notebook_up_to_there(notebook, tmp_path, refused):

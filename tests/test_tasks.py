@@ -266,6 +266,43 @@ def test_a_size_beyond_the_split_keeps_all_of_it(made_up):
     assert ap.load_task("glue/rte", str(made_up), test_size=10**6).sizes["test"] == 40
 
 
+@pytest.mark.parametrize("nothing", [0, 0.0])
+def test_without_a_held_out_part_all_rows_train_and_the_test_rows_select(made_up, nothing):
+    task = ap.load_task("glue/rte", str(made_up), hold_out=nothing)
+    assert rows(task.validation) == rows(task.test)
+    assert [row[0] for row in rows(task.train)] == [f"train first {i}" for i in range(40)]
+    assert [row[0] for row in rows(task.test)] == [f"validation first {i}" for i in range(40)]
+
+
+def test_without_a_held_out_part_equal_sizes_of_validation_and_test_are_equal_rows(made_up):
+    sizes = {"train_size": 9, "validation_size": 5, "test_size": 7}
+    task = ap.load_task("glue/rte", str(made_up), hold_out=0, **sizes)
+    assert task.sizes == {"train": 9, "validation": 5, "test": 7}
+    assert rows(task.validation) == rows(task.test)[:5]
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.1, 4), (0.25, 10), (0.5, 20)])
+def test_the_held_out_share_is_of_the_training_rows_in_the_classes_shares(made_up, share, held):
+    task = ap.load_task("glue/rte", str(made_up), hold_out=share)
+    assert task.sizes == {"train": 40 - held, "validation": held, "test": 40}
+    assert sorted(rows(task.train) + rows(task.validation)) == sorted(
+        (f"train first {i}", f"train second {i}", i % 2) for i in range(40)
+    )
+    assert task.validation.labels.mean() == task.train.labels.mean() == 0.5
+
+
+def test_a_tenth_is_held_out_unless_asked_otherwise(made_up):
+    tasks = [ap.load_task("glue/rte", str(made_up), **o) for o in ({}, {"hold_out": 0.1})]
+    for split in ("train", "validation", "test"):
+        assert rows(getattr(tasks[0], split)) == rows(getattr(tasks[1], split))
+
+
+def test_a_share_of_a_regression_task_can_be_held_out(whole):
+    task = ap.load_task("stsb", hold_out=0.5)
+    assert task.sizes == {"train": 2874, "validation": 2875, "test": 1500}
+    assert rows(task.test) == rows(whole["stsb"].test)
+
+
 # Scores and tokens
 
 
@@ -380,3 +417,24 @@ def test_an_embedded_task_takes_no_source(refused, tmp_path, name):
 def test_a_size_that_keeps_nothing_is_named(made_up, refused, which, size):
     with refused(f"{which} is {size}", "whole number, at least 1"):
         ap.load_task("glue/rte", str(made_up), **{which: size})
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 1.0, 1.5, float("nan"), True])
+def test_a_held_out_share_out_of_range_is_refused(made_up, refused, share):
+    with refused(f"hold_out is {share!r}", "at least 0 and below 1"):
+        ap.load_task("glue/rte", str(made_up), hold_out=share)
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        "0.1",
+        None,
+        False,
+        1e-5,
+        0.9999,
+    ],
+)
+def test_a_held_out_share_that_is_no_number_or_leaves_no_rows_is_refused(made_up, refused, share):
+    with refused("hold_out", repr(share)):
+        ap.load_task("glue/rte", str(made_up), hold_out=share)

@@ -11,6 +11,7 @@ import torch
 import adapter_pruning as ap
 from adapter_pruning import tickets, training, trials
 from adapter_pruning.errors import PruningError
+from adapter_pruning.importance import neuron_norm
 from adapter_pruning.records import comparable
 from adapter_pruning.training import Progress, trainable
 from adapter_pruning.units import UNITS
@@ -131,6 +132,23 @@ def test_the_search_ends_when_there_is_nothing_left_to_drop(search, coarse, roun
     assert len(coarse) == 11
 
 
+@pytest.mark.parametrize(
+    ("unit", "drop", "kept"),
+    [
+        ("neuron", 0.2, [16, 13, 11, 9, 8, 7, 6, 5, 4]),
+        ("neuron", 0.5, [16, 8, 4, 2, 1]),
+        ("adapter", 0.2, [4]),
+        ("adapter", 0.5, [4, 2, 1]),
+    ],
+)
+def test_a_search_of_neurons_or_adapters_ends_by_the_schedule(search, coarse, unit, drop, kept):
+    found = search(unit=unit, rounds=15, drop=drop)
+
+    assert [one.units.kept for one in found] == kept
+    assert [one.units.total for one in found] == kept[:1] * len(kept)
+    assert len(coarse) == len(kept)
+
+
 # What a round trains
 
 
@@ -204,6 +222,51 @@ def test_the_model_ends_with_the_trained_weights_of_the_last_round(search, small
     search(model=model)
 
     assert bits(trainable(model)) == bits(trained[-1].end)
+
+
+LOW = "adapters.0.ffn"
+
+
+def low_score(parameters, mask):
+    """Neurons of one adapter rank below all others; in their order, so that none is zero."""
+    scores = neuron_norm(parameters, mask)
+    scores[LOW] = scores[LOW] * 1e-9
+    return scores
+
+
+@pytest.fixture
+def emptied(small, rotten):
+    """A model whose one adapter has lost its neurons, trained, and the round that left it so."""
+    model = small()
+    unit = dataclasses.replace(UNITS["neuron"], name="neuron, one adapter first", score=low_score)
+    config = dataclasses.replace(QUICK, learning_rate=0.01, warmup_epochs=0.0)
+    options = {"rounds": 2, "drop": 0.25, "config": config, "progress": False}
+    *_, emptying, last = ap.find_tickets(model, rotten, unit=unit, **options)
+    for found in (emptying, last):
+        assert [name for name, kept in found.units.items() if not kept.any()] == [LOW]
+    return model, last
+
+
+def output_of(model, hidden):
+    layer, position = LOW.split(".")[1:]
+    with torch.no_grad():
+        return model.eval().adapters[layer][position](hidden)
+
+
+def test_a_ticket_with_an_adapter_that_lost_all_neurons_still_trains(emptied, small):
+    model, last = emptied
+    start = values(small())
+
+    assert last.units.kept == 9
+    for name, kept in last.mask.items():
+        moved = trainable(model)[name] != start[name]
+        assert moved[kept].all(), name
+
+
+def test_an_adapter_that_lost_all_neurons_is_the_identity(emptied):
+    hidden = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+
+    assert torch.equal(output_of(emptied[0], hidden), hidden)
 
 
 def test_without_rewinding_the_head_goes_on_from_its_last_training(search, small, trained):
@@ -322,6 +385,46 @@ def test_another_search_in_the_same_store_is_kept_apart(search, store, change):
     assert len(list((store.folder / "searches").iterdir())) == 2
 
 
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_round_that_is_read_leaves_the_trained_weights_in_the_model_to_the_bit(
+    small, rotten, store, trained, monkeypatch, unit
+):
+    options = {"unit": unit, "rounds": 2, "drop": 0.5, "config": QUICK, "progress": False}
+    rounds = list(ap.find_tickets(small(), rotten, store=store, **options))
+    monkeypatch.setattr(trials, "fit", no_training)
+    model = small()
+
+    again = ap.find_tickets(model, rotten, store=store, **options)
+
+    assert len(rounds) == len(trained) == 3
+    for run, _ in zip(trained, again, strict=True):
+        assert bits(trainable(model)) == bits(run.end)
+
+
+def test_another_score_under_the_same_name_is_another_search(search, store, trained):
+    search(store, unit="neuron", rounds=1)
+    backwards = dataclasses.replace(
+        UNITS["neuron"], score=lambda p, mask: {n: -s for n, s in neuron_norm(p, mask).items()}
+    )
+
+    found = search(store, unit=backwards, rounds=1)
+
+    assert_same(found, search(unit=backwards, rounds=1))
+    assert len(list((store.folder / "searches").iterdir())) == 2
+
+
+def test_a_score_that_is_rounded_differently_is_the_same_search(search, store, trained):
+    # Sums over large tensors do so on another device or with another number of threads.
+    def rounded(parameters, mask):
+        scores = neuron_norm(parameters, mask)
+        return {name: torch.nextafter(score, 2 * score) for name, score in scores.items()}
+
+    search(store, unit="neuron", rounds=1)
+    search(store, unit=dataclasses.replace(UNITS["neuron"], score=rounded), rounds=1)
+
+    assert len(trained) == 2
+
+
 EVALUATIONS = 2 * 3 + 3  # two in each training, and one of the trained model
 
 
@@ -404,6 +507,109 @@ def test_a_record_lost_from_the_store_is_restored_from_its_round(search, store, 
     search(store, rounds=2)
 
     assert store.all() == [found.record for found in rounds]
+
+
+# Tickets from their records
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """`load_ticket` takes the device that is there; bits are compared on one kind."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_ticket_is_loaded_from_its_record_as_it_was_trained(
+    search, store, rotten, trained, monkeypatch, unit
+):
+    rounds = search(store, unit=unit, rounds=2, drop=0.5)
+    monkeypatch.setattr(trials, "fit", no_training)
+
+    for found, run in zip(rounds, trained, strict=True):
+        model = ap.load_ticket(ap.RecordStore(store.folder), found.record, rotten)
+        assert bits(trainable(model)) == bits(run.end)
+        assert ap.evaluate(model, rotten, QUICK) == found.record["metrics"]
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_a_loaded_ticket_predicts_what_the_trained_model_predicted(search, store, rotten, small):
+    model = small()
+    last = search(store, model, rounds=1)[-1]
+
+    loaded = ap.load_ticket(store, last.record, rotten)
+
+    expected = training.predict(model, rotten, "test", QUICK)
+    for found, known in zip(training.predict(loaded, rotten, "test", QUICK), expected, strict=True):
+        np.testing.assert_array_equal(found, known)
+    assert not any(p.requires_grad for p in loaded.encoder.parameters())
+    assert (loaded.pooling, loaded.name) == (model.pooling, model.name)
+    assert loaded.adapter_config == model.adapter_config
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_a_loaded_ticket_has_the_records_pooling_dropout_and_adapters(
+    tiny_bert, rotten, search, store
+):
+    config = ap.Houlsby(bottleneck=3, activation="relu", init_std=0.05)
+    model = ap.attach(tiny_bert(pooling="mean", dropout=0.25), config)
+    last = search(store, model, rounds=1)[-1]
+
+    loaded = ap.load_ticket(store, last.record, rotten)
+
+    assert (loaded.pooling, loaded.dropout.p) == ("mean", 0.25)
+    assert loaded.adapter_config == config
+    assert bits(trainable(loaded)) == bits(trainable(model))
+    assert ap.evaluate(loaded, rotten, QUICK) == last.record["metrics"]
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_of_two_searches_in_one_store_the_records_own_round_is_loaded(
+    search, store, rotten, trained
+):
+    slow = search(store, rounds=1, drop=0.2)
+    fast = search(store, rounds=1, drop=0.7)
+
+    for found, run in zip(slow + fast, trained, strict=True):
+        model = ap.load_ticket(store, found.record, rotten)
+        assert bits(trainable(model)) == bits(run.end)
+
+
+@pytest.mark.parametrize(("index", "gone"), [(0, 0), (1, 1), (2, 2), (2, 1)])
+def test_a_record_whose_round_file_is_gone_is_refused(search, store, rotten, refused, index, gone):
+    record = search(store, rounds=2)[index].record
+    (file,) = store.folder.rglob(f"round_0{gone}.safetensors")
+    file.unlink()
+
+    with refused(str(store.folder), record["key"] if index == gone else file.name):
+        ap.load_ticket(store, record, rotten)
+
+
+def test_a_record_of_another_store_is_refused(search, store, rotten, tmp_path, refused):
+    record = search(store, rounds=0)[0].record
+    elsewhere = ap.RecordStore(tmp_path / "elsewhere")
+
+    with refused(record["key"], str(elsewhere.folder), "run its search again there"):
+        ap.load_ticket(elsewhere, record, rotten)
+
+
+def test_a_ticket_from_a_damaged_round_is_refused(search, store, rotten):
+    record = search(store, rounds=0)[0].record
+    (file,) = store.folder.rglob("round_00.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+    with pytest.raises(PruningError, match=refusal(file)):
+        ap.load_ticket(store, record, rotten)
+
+
+def test_a_record_of_no_search_is_refused_in_a_sentence(store, small, rotten, refused):
+    options = {"seed": 0, "method": "adapter", "progress": False}
+    record = ap.run_once(store, small(), rotten, QUICK, **options)
+
+    with refused(record["key"]):
+        ap.load_ticket(store, record, rotten)
 
 
 # Bad calls

@@ -174,6 +174,14 @@ def test_another_task_is_another_trial(identity, rotten, change):
     assert identity(task=dataclasses.replace(rotten, **change(rotten))) != identity()
 
 
+def test_other_rows_of_the_same_number_are_another_trial(identity):
+    sizes = {"train_size": 64, "validation_size": 32, "test_size": 64}
+    tenth, half = (ap.load_task("rotten_tomatoes", hold_out=h, **sizes) for h in (0.1, 0.5))
+    assert tenth.train.texts != half.train.texts
+
+    assert identity(task=tenth) != identity(task=half)
+
+
 def test_another_seed_is_another_trial(identity):
     assert identity(seed=1) != identity()
 
@@ -316,6 +324,26 @@ def test_a_record_holds_how_training_went(record):
     assert record["best_step"] in {2, 4}
     assert record["validation_loss"] == min(row["validation_loss"] for row in record["history"])
     assert record["stopped_early"] is False
+
+
+def test_the_validation_score_is_that_of_the_weights_that_are_kept(plain, rotten):
+    # Far too fast: the loss falls, then rises, and the score moves with it.
+    config = dataclasses.replace(QUICK, learning_rate=0.03, epochs=3, patience=100)
+    record = trials.run(plain(), rotten, config, seed=0, method="m", progress=False)
+
+    scores = {row["step"]: row["score"] for row in record["history"]}
+    assert len(scores) == 6
+    assert record["validation_score"] == scores[record["best_step"]]
+    assert record["validation_score"] != list(scores.values())[-1]
+
+
+def test_the_validation_score_is_what_the_trained_model_scores(plain, rotten):
+    model, config = plain(), dataclasses.replace(QUICK, learning_rate=0.03, epochs=3)
+    record = trials.run(model, rotten, config, seed=0, method="m", progress=False)
+
+    scores = ap.evaluate(model, rotten, config, "validation")
+    assert record["validation_score"] == scores["accuracy"]
+    assert record["validation_loss"] == scores["loss"]
 
 
 def test_a_record_holds_cost_and_circumstances(record):

@@ -56,7 +56,8 @@ def run_controls(
     def masked(method: str, kept: Mask, model: Model) -> dict:
         detail = {"unit": unit.name, "round": found.index, "unit_density": kept.density}
         mask = unit.expand(kept, parameters)
-        return run_once(store, model, task, method=method, mask=mask, detail=detail, **common)
+        options = {"mask": mask, "density": kept.density, "detail": detail} | common
+        return run_once(store, model, task, method=method, **options)
 
     drawn = random_mask(found.units, found.units.kept, seed)
     once = _once(fresh, task, unit, found.units.kept, store, common)

@@ -96,16 +96,18 @@ class Mask(Mapping[str, Tensor]):
         return Mask({name: ~tensor for name, tensor in self.items()})
 
 
-def check_fit(mask: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str) -> None:
+def check_fit(
+    mask: Mapping[str, Tensor], target: Mapping[str, Tensor], what: str, noun: str = "mask"
+) -> None:
     """Raise PruningError, naming the first offender, unless names and shapes are the same."""
     if strangers := [name for name in mask if name not in target]:
-        raise PruningError(f"the mask has {strangers[0]!r}, which the {what} has not")
+        raise PruningError(f"the {noun} has {strangers[0]!r}, which the {what} has not")
     if absent := [name for name in target if name not in mask]:
-        raise PruningError(f"the {what} has {absent[0]!r}, which the mask has not")
+        raise PruningError(f"the {what} has {absent[0]!r}, which the {noun} has not")
     for name, tensor in mask.items():
         if tensor.shape != target[name].shape:
             raise PruningError(
-                f"mask entry {name!r} has shape {tuple(tensor.shape)}, "
+                f"{noun} entry {name!r} has shape {tuple(tensor.shape)}, "
                 f"the {what} has {tuple(target[name].shape)}"
             )
 
@@ -179,7 +181,7 @@ def prune_to(mask: Mask, scores: Mapping[str, Tensor], keep: int) -> Mask:
 
 def check_scores(mask: Mask, scores: Mapping[str, Tensor]) -> None:
     """Raise PruningError unless scores fit the mask and are finite where it keeps."""
-    check_fit(scores, mask, "mask to prune")
+    check_fit(scores, mask, "mask", noun="score")
     for name, tensor in scores.items():
         if not torch.isfinite(tensor.cpu()[mask[name]]).all():
             raise PruningError(f"the scores of {name!r} are not all finite")

@@ -36,17 +36,18 @@ class Parameters(BaseModel):
     max_length: Annotated[int, Field(ge=8, le=512)]
     bottleneck: Bottleneck
     small_bottleneck: Bottleneck
-    learning_rate: Rate
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
     full_learning_rates: Annotated[list[Rate], Field(min_length=1)]
-    epochs: Annotated[int, Field(ge=1, le=100)]
+    epochs: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(min_length=1)]
+    trials: Count
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     evaluations_per_epoch: Annotated[int, Field(ge=1, le=1000)]
     patience: Count
     precision: Literal["auto", "bf16", "fp32"]
     rounds: Annotated[int, Field(ge=0, le=100)]
     drop: Rate
-    control_densities: list[Density]
+    dense_densities: Annotated[list[Density], Field(min_length=1)]
+    control_densities: Annotated[list[Density], Field(min_length=1)]
 
 
 def check(given: Mapping[str, object], declared: Mapping[str, object], where: str) -> dict:

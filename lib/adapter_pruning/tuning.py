@@ -27,10 +27,12 @@ class Tuned:
         config: the setting with the best validation score, the earliest trial of equals.
         history: one row a trial: `trial` (from 1), `learning_rate`, `epochs`, `score` on the
             validation split, and the `best` so far.
+        record: of the model that was trained with the chosen setting.
     """
 
     config: TrainConfig
     history: pd.DataFrame
+    record: dict
 
 
 def tune(
@@ -67,32 +69,25 @@ def tune(
     space = {"learning_rate": list(learning_rates), "epochs": list(epochs)}
     _check(space, trials)
 
-    def score(setting: dict) -> float:
-        record = run_once(
-            store,
-            make(seed),
-            task,
-            replace(config, **setting),
-            seed=seed,
-            method=method,
-            profile=profile,
-        )
-        return record["validation_score"]
+    def run(setting: dict) -> dict:
+        chosen, options = replace(config, **setting), {"method": method, "profile": profile}
+        return run_once(store, make(seed), task, chosen, seed=seed, **options)
 
     name = digest([identity(make(seed), task, config, seed), space, method])
     folder = store.folder / "studies"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{name}.lock"):
-        study = _study(folder / f"{name}.log", name)
+        study = _study((folder / f"{name}.log").resolve(), name)
         while len(done := _complete(study)) < trials:
             # A sampler of its own for each trial, so that a resumed search is the unbroken one.
             study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(done))
             trial = study.ask()
-            study.tell(trial, score({n: trial.suggest_categorical(n, v) for n, v in space.items()}))
+            setting = {n: trial.suggest_categorical(n, v) for n, v in space.items()}
+            study.tell(trial, run(setting)["validation_score"])
     history = _history(done[:trials])
     best = history.loc[history.score.idxmax()]
     chosen = {"learning_rate": float(best.learning_rate), "epochs": int(best.epochs)}
-    return Tuned(replace(config, **chosen), history)
+    return Tuned(replace(config, **chosen), history, run(chosen))
 
 
 def _check(space: dict[str, list], trials: int) -> None:
@@ -104,13 +99,21 @@ def _check(space: dict[str, list], trials: int) -> None:
 
 
 def _study(file: Path, name: str) -> optuna.Study:
+    """The stored study, with nothing of a killed process left in it; the caller has the lock."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    Path(f"{file}.lock").unlink(missing_ok=True)  # Optuna's own
     try:
-        storage = JournalStorage(JournalFileBackend(str(file)))
-        return optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(file))),
+            study_name=name,
+            direction="maximize",
+            load_if_exists=True,
         )
-    except (ValueError, KeyError) as error:  # JSON errors are ValueErrors
+        # TPE would learn from a trial that seems to run, so that the search would go elsewhere.
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+        return study
+    except Exception as error:  # replaying a damaged journal raises many kinds
         raise PruningError(
             f"the study file {str(file)!r} is damaged ({type(error).__name__}); delete it, and the "
             f"search is run again from the records"

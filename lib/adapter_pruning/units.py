@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import importance
 from .errors import PruningError, choose
-from .masks import Mask, check_scores
+from .masks import Mask, check_fit, check_scores
 
 Parameters = Mapping[str, Tensor]
 
@@ -55,13 +55,17 @@ def _all_neurons(parameters: Parameters) -> Mask:
 
 
 def _rows_columns_and_biases(mask: Mask, parameters: Parameters) -> Mask:
-    """A neuron is a row of the down-projection, its bias, and a column of the up-projection."""
+    """A neuron is a row of the down-projection, its bias, and a column of the up-projection.
+
+    An adapter without neurons loses its output bias too, and so is the identity (A9).
+    """
     covered = {}
     for name, kept in mask.items():
         down, up = parameters[f"{name}.down.weight"], parameters[f"{name}.up.weight"]
         covered[f"{name}.down.weight"] = kept[:, None].expand(down.shape)  # (m, d)
         covered[f"{name}.down.bias"] = kept  # (m,)
         covered[f"{name}.up.weight"] = kept.expand(up.shape)  # (d, m)
+        covered[f"{name}.up.bias"] = kept.any().expand(up.shape[:1])  # (d,)
     return Mask(covered)
 
 
@@ -106,13 +110,12 @@ def check(unit: Unit, parameters: Parameters) -> None:
         PruningError: nothing to prune, scores that are not finite or do not fit the units, or a
             mask over weights that does not fit the model.
     """
-    every = unit.all(parameters)
-    if not every.total:
-        raise PruningError(f"the unit {unit.name!r} finds nothing to prune in this model")
-    check_scores(every, unit.score(parameters, every))
-    for name, kept in unit.expand(every, parameters).items():
-        if name not in parameters or kept.shape != parameters[name].shape:
-            raise PruningError(
-                f"the unit {unit.name!r} masks {name!r} with shape {tuple(kept.shape)}, which "
-                f"fits no parameter of the model"
-            )
+    try:
+        every = unit.all(parameters)
+        if not every.total:
+            raise PruningError("it finds nothing to prune")
+        check_scores(every, unit.score(parameters, every))
+        held = unit.expand(every, parameters)
+        check_fit(held, {n: p for n, p in parameters.items() if n in held}, "model")
+    except PruningError as error:
+        raise PruningError(f"the unit {unit.name!r} does not work here: {error}") from None
