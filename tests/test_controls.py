@@ -135,6 +135,7 @@ def units_of(unit, mask):
         bias = mask[f"{a}.down.bias"]
         assert torch.equal(mask[f"{a}.down.weight"], bias[:, None].expand(-1, 32))
         assert torch.equal(mask[f"{a}.up.weight"], bias.expand(32, -1))
+        assert torch.equal(mask[f"{a}.up.bias"], bias.any().expand(32))
     return {(a, i) for a in adapters for (i,) in mask[f"{a}.down.bias"].nonzero().tolist()}
 
 
@@ -243,6 +244,12 @@ def test_the_dense_control_has_no_mask_and_the_width_of_the_tickets_size(case, m
     assert record["adapter"]["bottleneck"] == width < BOTTLENECK
     assert record["method"] == f"dense adapter of {width}"
     assert record["start"] == hash_tensors(trainable(make(width, SEED)))
+
+
+def test_a_control_is_no_ticket_to_load(case, rotten, refused):
+    for record in case.controls.values():
+        with refused(record["key"]):
+            ap.load_ticket(case.store, record, rotten)
 
 
 def test_a_second_call_trains_nothing(case, control, trained):

@@ -271,7 +271,7 @@ BAD = {
     ),
     "no units": (
         {"all": lambda parameters: Mask.ones({n: p for n, p in parameters.items() if "key" in n})},
-        [],
+        ["at least one tensor"],
     ),
     "units without entries": (
         {
