@@ -164,3 +164,9 @@ def test_the_tuning_history_names_the_metric_and_every_setting():
     settings = ["0.0005, 1 epochs", "0.0005, 2 epochs", "0.001, 2 epochs"]
     assert labels == [*settings, "best so far"]
     assert axes.get_legend() is None
+
+
+def test_the_trials_of_the_tuning_history_are_counted_in_whole_numbers():
+    axes = plots.tuning_history(HISTORY[:2], CURVE).axes[0]
+    axes.figure.canvas.draw()
+    assert all(tick == round(tick) for tick in axes.get_xticks())
