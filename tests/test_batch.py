@@ -74,7 +74,7 @@ def test_nothing_is_done_twice(finished):
         ("notebooks/01_adapter_tuning.ipynb", " ", EVERYTHING),
         ("notebooks/02_weight_tickets.ipynb", " ", ONE_CHAPTER),
         ("book/new_unit.ipynb", " ", {"extra": 1, "book": 1}),
-        ("book/results/quick.jsonl", "", {"page": 4, "extra": 3, "book": 1}),
+        ("book/results/quick.jsonl", "\n", {"page": 4, "extra": 3, "book": 1}),
         ("book/intro.md", "\n", {"book": 1}),
         ("profiles/gpu.yaml", "# changed\n", {}),
     ],

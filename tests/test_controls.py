@@ -190,6 +190,12 @@ def test_the_masked_controls_say_whose_they_are(case):
         }
 
 
+def test_a_masked_control_and_its_ticket_have_the_share_of_units_as_their_density(case):
+    found = case.rounds[-1]
+    for record in (case.ticket, *(case.controls[name] for name in CONTROLS[:3])):
+        assert record["density"] == found.density == found.units.kept / found.units.total
+
+
 def test_the_random_mask_keeps_as_many_units_with_the_tickets_initial_values(case):
     kept = units_of(case.unit, case.training("random mask").mask)
 
