@@ -469,10 +469,7 @@ TORN = {
 }
 
 
-BY_ASK = pytest.mark.xfail(strict=True, reason="study.ask() meets the torn line, outside _study")
-
-
-@pytest.mark.parametrize("damage", [*list(TORN)[:-1], pytest.param("last trial cut", marks=BY_ASK)])
+@pytest.mark.parametrize("damage", TORN)
 def test_a_torn_or_foreign_study_is_refused_in_a_sentence_or_mended(
     search, finished, unbroken, damage
 ):

@@ -1,5 +1,6 @@
 """Choose learning rate and epochs with Optuna's TPE, on held-out training rows."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,6 +103,9 @@ def _study(file: Path, name: str) -> optuna.Study:
     """The stored study, with nothing of a killed process left in it; the caller has the lock."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     Path(f"{file}.lock").unlink(missing_ok=True)  # Optuna's own
+    content = file.read_bytes() if file.exists() else b""
+    if end := content.rfind(b"\n") + 1:  # a line that a kill tore would garble the next one
+        os.truncate(file, end)
     try:
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(file))),
