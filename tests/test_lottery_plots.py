@@ -237,7 +237,12 @@ def test_each_kind_of_line_stands_once_in_the_legend():
     assert legend_of(figure) == ["single seeds", "mean", "majority"]
 
 
-def test_several_tasks_are_counted_under_the_figure():
+def test_several_tasks_are_named_under_the_figure():
     signature = lottery_plots.score_by_task(TWO, "neuron").get_supxlabel()
-    assert "2 tasks" in signature
+    assert "glue/rte, glue/cola" in signature
     assert "2 seeds" in signature
+
+
+def test_a_unit_that_was_not_run_is_said_to_be_missing():
+    figure = lottery_plots.score_by_task(WEIGHTS[WEIGHTS["detail.unit"] == "weight"], "adapter")
+    assert next(text.get_text() for text in figure.texts) == "no search for adapters was run"

@@ -122,8 +122,7 @@ def controls(frame: pd.DataFrame) -> list[Claim]:
 def _control(frame: pd.DataFrame, unit: str, method: str) -> pd.DataFrame:
     """The control at the unit's level of Table 2, one a task and seed."""
     found = frame[(frame.method == method) & (frame["detail.unit"] == unit)]
-    off = (found["detail.unit_density"] / tables.LEVELS[unit] - 1).abs()
-    return found.loc[off.groupby([found.task, found.seed]).idxmin()]
+    return tables.nearest(found, tables.LEVELS[unit])
 
 
 def _controlled(frame: pd.DataFrame, unit: str, method: str) -> pd.DataFrame:

@@ -106,10 +106,14 @@ def agreement(table: pd.DataFrame, frame: pd.DataFrame) -> Figure:
 def score_by_task(frame: pd.DataFrame, unit: str) -> Figure:
     """Score against density for each task of the records, as Figures 2 to 4 of the paper.
 
-    Mean and range over seeds (few seeds: an interval would fill the panel), the dense adapter
-    of the same size where it was run, and the majority baseline.
+    Mean and single seeds (of few seeds an interval would fill the panel), and the majority
+    baseline.
     """
-    rounds = tables.tickets(frame, unit)
+    rounds = tables.tickets(frame, unit).sort_values("detail.round")
+    if rounds.empty:
+        figure = plt.figure(figsize=(WIDTH, 1.2))
+        figure.text(0.5, 0.6, f"no search for {unit}s was run", ha="center")
+        return sign(figure, frame)
     tasks = list(rounds.task.unique())
     figure, grid = plt.subplots(
         len(tasks), 1, figsize=(WIDTH, 0.8 + 2.3 * len(tasks)), sharex=True, squeeze=False
@@ -124,14 +128,14 @@ def score_by_task(frame: pd.DataFrame, unit: str) -> Figure:
 
 def _task_panel(axes: plt.Axes, rounds: pd.DataFrame) -> None:
     line = summarise(rounds, ["detail.unit_density"]).sort_values("detail.unit_density")
-    for seed, (_, group) in enumerate(rounds.groupby("seed")):
+    for _, group in rounds.groupby("seed"):
         axes.plot(
             group["detail.unit_density"],
             group.score,
             color="C0",
             alpha=0.35,
             linewidth=1,
-            label="single seeds" if not seed else None,
+            label="single seeds",
         )
     axes.plot(line["detail.unit_density"], line["mean"], "o-", markersize=4, label="mean")
     first = rounds.iloc[0]

@@ -38,7 +38,7 @@ def sign(figure: Figure, frame: pd.DataFrame) -> Figure:
         f"{first['task']} · {first['rows.train']:,} training and {first['rows.test']:,} test rows"
     )
     if frame["task"].nunique() > 1:
-        data = f"{frame['task'].nunique()} tasks, each with all its rows"
+        data = ", ".join(frame["task"].unique())
     figure.supxlabel(
         f"{first['model']} · {data}\n"
         f"{seeds} seed{'s' if seeds > 1 else ''} · profile {first['profile'] or 'none'}",

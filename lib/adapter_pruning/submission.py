@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import files
+from . import files, tables
 from .backbones import Model
 from .batches import length_batches
 from .errors import PruningError, choose
@@ -64,18 +64,7 @@ ROWS = {
     "AX": 1104,
 }
 # File -> the task whose ticket predicts it, and the name of its rows.
-TICKETS = {
-    "CoLA": "glue/cola",
-    "SST-2": "glue/sst2",
-    "MRPC": "glue/mrpc",
-    "STS-B": "glue/stsb",
-    "QQP": "glue/qqp",
-    "MNLI-m": "glue/mnli",
-    "MNLI-mm": "glue/mnli-mm",
-    "QNLI": "glue/qnli",
-    "RTE": "glue/rte",
-    "AX": "glue/mnli",
-}
+TICKETS = tables.TASKS | {"AX": "glue/mnli"}
 TEST_SETS = TICKETS | {"AX": "glue/ax"}
 
 

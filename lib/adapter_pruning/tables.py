@@ -38,9 +38,14 @@ def at_level(frame: pd.DataFrame, unit: str, density: float) -> pd.DataFrame:
     No row where the search did not come within 15% of it.
     """
     rounds = tickets(frame, unit)
-    off = (rounds["detail.unit_density"] / density - 1).abs().round(6)  # of equals, the denser
-    near = rounds[off < 0.15]
-    return near.loc[off[near.index].groupby([near.task, near.seed]).idxmin()]
+    return nearest(rounds[(rounds["detail.unit_density"] / density - 1).abs() < 0.15], density)
+
+
+def nearest(runs: pd.DataFrame, density: float) -> pd.DataFrame:
+    """For each task and seed the run nearest to a density of units, the denser of equals."""
+    runs = runs.sort_values("detail.unit_density", ascending=False)
+    off = (runs["detail.unit_density"] / density - 1).abs().round(6)
+    return runs.loc[off.groupby([runs.task, runs.seed]).idxmin()]
 
 
 def best_round(frame: pd.DataFrame, unit: str) -> pd.DataFrame:
@@ -90,9 +95,9 @@ def score(runs: pd.DataFrame, tasks: tuple[str, ...]) -> Interval | None:
 
 
 def filled(rows: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a method, one column a task as the paper heads it, averages last; in percent.
+    """One row a method, one column a task as the paper heads it, averages last.
 
-    Cells are `statistics.Interval`s times 100, or None where a run is missing.
+    Cells are `statistics.Interval`s of the scores, or None where a run is missing.
     """
     columns = {name: (task,) for name, task in TASKS.items()}
     columns |= {"AVG": tuple(TASKS.values()), "AVG large": tuple(TASKS[n] for n in LARGE)}
