@@ -117,7 +117,8 @@ def case(request, make, rotten, control, trained, tmp_path_factory):
     model = make(BOTTLENECK, SEED)
     rounds = list(ap.find_tickets(model, rotten, unit=unit, **SEARCHES[unit], **options))
     trained.clear()
-    controls = control(store, unit, rounds[-1], profile="smoke")
+    drop = SEARCHES[unit]["drop"]
+    controls = control(store, unit, rounds[-1], profile="smoke", drop=drop)
     return Case(unit, store, rounds, controls, {one.hashes: one for one in trained})
 
 
@@ -260,22 +261,23 @@ def test_a_control_is_no_ticket_to_load(case, rotten, refused):
 
 def test_a_second_call_trains_nothing(case, control, trained):
     trained.clear()
-    again = control(ap.RecordStore(case.store.folder), case.unit, case.rounds[-1])
+    store, drop = ap.RecordStore(case.store.folder), SEARCHES[case.unit]["drop"]
+    again = control(store, case.unit, case.rounds[-1], drop=drop)
 
     assert again == case.controls
     assert not trained
 
 
-@pytest.mark.parametrize("unit", ["weight", "neuron"])
+@pytest.mark.parametrize(("unit", "drop"), [("weight", 0.2), ("neuron", 0.5)])
 def test_the_dense_adapter_of_the_search_is_not_trained_again(
-    unit, make, rotten, control, trained, tmp_path
+    unit, drop, make, rotten, control, trained, tmp_path
 ):
     store, options = ap.RecordStore(tmp_path), {"config": QUICK, "seed": SEED, "progress": False}
-    model = make(BOTTLENECK, SEED)
-    _, found = ap.find_tickets(model, rotten, unit=unit, rounds=1, store=store, **options)
+    model, common = make(BOTTLENECK, SEED), {"unit": unit, "drop": drop, "store": store}
+    _, found = ap.find_tickets(model, rotten, rounds=1, **common, **options)
     trained.clear()
 
-    control(store, unit, found)
+    control(store, unit, found, drop=drop)
 
     assert len(trained) == 4
 

@@ -362,6 +362,32 @@ def test_of_a_repeated_round_or_control_the_newest_stays():
     assert kept(trained("a", 1, **drawn), trained("b", 2, **drawn)) == "b"
 
 
+def test_of_two_that_were_made_in_one_second_the_later_in_the_file_stays():
+    assert kept(trained("a", 1), trained("b", 1)) == "b"
+    assert kept(trained("a", 1, round=0, library="old"), trained("b", 1, round=1)) == "b"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"config": {"epochs": 3, "patience": None}},
+        {"adapter": {"kind": "Houlsby", "bottleneck": 8}},
+    ],
+    ids=["training", "adapter"],
+)
+def test_rounds_and_controls_of_older_settings_go_and_trials_stay(other):
+    now = {"config": {"epochs": 2, "patience": None}} | {"adapter": {"bottleneck": 64}}
+    trial = trained("t", 0, "dense adapter of 64", None, **(now | other))
+    older = [trained("a", 1, round=9, **(now | other)), trained("b", 2, seed=1, **(now | other))]
+    drawn = trained("d", 3, "random mask", **now)
+    assert kept(trial, *older, drawn, trained("c", 4, **now)) == "tdc"
+
+
+def test_dense_models_alone_have_a_newest_batch():
+    old, new = trained("a", 1, round=None, library="old"), trained("b", 2, round=None)
+    assert latest(frame([old, new])).key.tolist() == ["b"]
+
+
 def test_rounds_that_differ_in_anything_are_all_kept():
     rounds = [
         trained("a", 1),

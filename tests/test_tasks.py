@@ -1,5 +1,6 @@
 """Tasks: what each one is, which rows train, select and report, and what bad input is told."""
 
+import dataclasses
 import re
 import shutil
 
@@ -325,6 +326,14 @@ def test_tokens_are_made_once_for_a_tokenizer_and_length(made_up, tokenizer):
     first = task.encode(tokenizer, 32)
     assert task.encode(tokenizer, 32) is first
     assert task.encode(tokenizer, 8) is not first
+
+
+def test_a_changed_copy_of_a_task_has_tokens_and_a_fingerprint_of_its_own(made_up, tokenizer):
+    task = ap.load_task("glue/rte", str(made_up))
+    before, tokens = task.fingerprint, task.encode(tokenizer, 32)
+    other = dataclasses.replace(task, test=task.train)
+    assert other.encode(tokenizer, 32)["test"] == tokens["train"]
+    assert other.fingerprint != before
 
 
 def test_tokens_hold_both_texts_of_every_row_of_every_split(made_up, tokenizer):

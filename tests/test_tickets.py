@@ -604,6 +604,14 @@ def test_a_ticket_from_a_damaged_round_is_refused(search, store, rotten):
         ap.load_ticket(store, record, rotten)
 
 
+def test_a_ticket_for_a_task_with_another_number_of_outputs_is_refused(search, store, refused):
+    record = search(store, rounds=0)[0].record
+    task = ap.load_task("stsb", train_size=8, validation_size=4, test_size=4)
+
+    with refused("'rotten_tomatoes' with 2 output(s)", "'stsb' has 1"):
+        ap.load_ticket(store, record, task)
+
+
 def test_a_record_of_no_search_is_refused_in_a_sentence(store, small, rotten, refused):
     options = {"seed": 0, "method": "adapter", "progress": False}
     record = ap.run_once(store, small(), rotten, QUICK, **options)

@@ -401,6 +401,8 @@ def test_another_space_takes_over_the_cells_that_are_trained(search, store, fits
     [
         ({"learning_rates": []}, ["no learning_rate to choose from", "at least one"]),
         ({"epochs": ()}, ["no epochs to choose from", "at least one"]),
+        ({"learning_rates": [1e-3, 1.5]}, ["learning_rate", "1.5"]),
+        ({"epochs": [2, 0]}, ["epochs", "0"]),
         ({"trials": 0}, ["trials is 0", "at least 1"]),
         ({"trials": -1}, ["trials is -1", "at least 1"]),
         ({"trials": 2.5}, ["trials is 2.5", "whole number"]),
@@ -408,7 +410,7 @@ def test_another_space_takes_over_the_cells_that_are_trained(search, store, fits
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_search_without_settings_or_trials_is_refused_at_once(
+def test_a_search_of_nothing_or_of_a_setting_out_of_range_is_refused_at_once(
     search, store, refused, options, said
 ):
     def make(seed):

@@ -25,6 +25,7 @@ def run_controls(
     config: TrainConfig,
     seed: int,
     store: RecordStore,
+    drop: float = 0.2,
     profile: str = "",
     progress: bool = True,
 ) -> dict[str, dict]:
@@ -38,7 +39,7 @@ def run_controls(
     Args:
         make: (bottleneck, seed) -> a fresh model with adapters.
         found: the round whose size is matched, found by `find_tickets` from
-            `make(bottleneck, seed)` with this config, seed and store.
+            `make(bottleneck, seed)` with this config, seed, store and drop.
 
     Returns:
         name of the control -> its record.
@@ -54,13 +55,16 @@ def run_controls(
     }
 
     def masked(method: str, kept: Mask, model: Model) -> dict:
+        """The record of one control that has a mask, marked as its ticket is."""
         detail = {"unit": unit.name, "round": found.index, "unit_density": kept.density}
         mask = unit.expand(kept, parameters)
         options = {"mask": mask, "density": kept.density, "detail": detail} | common
         return run_once(store, model, task, method=method, **options)
 
     drawn = random_mask(found.units, found.units.kept, seed)
-    once = _once(fresh, task, unit, found.units.kept, store, common)
+    (dense,) = find_tickets(fresh, task, unit=unit, rounds=0, store=store, drop=drop, **common)
+    scores = unit.score(parameters, dense.units)  # of the trained weights, which the store has
+    once = prune_to(dense.units, scores, found.units.kept)
     width = same_size(bottleneck, found.density)
     return {
         "random mask": masked("random mask", drawn, make(bottleneck, seed)),
@@ -70,15 +74,6 @@ def run_controls(
             store, make(width, seed), task, method=f"dense adapter of {width}", **common
         ),
     }
-
-
-def _once(
-    model: Model, task: Task, unit: Unit, keep: int, store: RecordStore, common: dict
-) -> Mask:
-    """The highest-scored units of the trained dense adapter, which the store's search has."""
-    (dense,) = find_tickets(model, task, unit=unit, rounds=0, store=store, **common)
-    scores = unit.score(adapter_parameters(model), dense.units)
-    return prune_to(dense.units, scores, keep)
 
 
 def same_size(bottleneck: int, density: float) -> int:

@@ -161,12 +161,24 @@ def frame(records: Iterable[dict]) -> pd.DataFrame:
 def latest(frame: pd.DataFrame) -> pd.DataFrame:
     """The models of the newest batch: what older code, data or settings left behind is dropped.
 
-    For each task those that share library, model and rows with its newest record; and of several
-    records of one round or control the newest.
+    For each task those that share library, model and rows with its newest record. Of rounds and
+    controls those with the adapter and the training settings of the newest of their method, and
+    of several records of one round or control the newest. Among records of one second the last
+    in the frame is the newest.
     """
-    newest = frame.sort_values("created", ascending=False, kind="stable")
-    same = newest[["library", "model", "rows.train", "rows.validation", "rows.test"]]
-    current = newest[(same == same.groupby(newest.task).transform("first")).all(axis=1)]
-    which = ["task", "seed", "method", "detail.unit", "detail.round"]
-    repeated = current.duplicated(which) & current["detail.unit"].notna()
-    return current[~repeated].sort_index()
+    newest = frame[::-1].sort_values("created", ascending=False, kind="stable")
+    newest = newest[_as_the_first(newest, ["library", "model", "rows"], ["task"])]
+    if "detail.unit" in frame:
+        old = newest["detail.unit"].notna() & ~(
+            _as_the_first(newest, ["adapter", "config"], ["task", "method"])
+            & ~newest.duplicated(["task", "seed", "method", "detail.unit", "detail.round"])
+        )
+        newest = newest[~old]
+    return newest.sort_index()
+
+
+def _as_the_first(frame: pd.DataFrame, facts: list[str], within: list[str]) -> pd.Series:
+    """For each row whether it has the facts, nested ones too, of the first of its group."""
+    named = frame[[name for name in frame if name.partition(".")[0] in facts]]
+    facts_of = named.map(repr).agg("|".join, axis=1)
+    return facts_of == facts_of.groupby([frame[key] for key in within]).transform("first")

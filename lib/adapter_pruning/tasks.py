@@ -97,7 +97,7 @@ class Task:
     validation: Split
     test: Split
     revision: str
-    _encoded: dict = field(default_factory=dict, repr=False, compare=False)
+    _encoded: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:

@@ -224,8 +224,8 @@ def load_ticket(store: RecordStore, record: dict, task: Task) -> Model:
         task: the record's task; only its number of outputs is looked at.
 
     Raises:
-        PruningError: the record is of no search, the store has no such round, or its file is
-            damaged.
+        PruningError: the record is of no search, the store has no such round, its file is
+            damaged, or the task has another number of outputs.
     """
     if not {"unit", "round"} <= set(record["detail"]) or not record["method"].endswith(" ticket"):
         raise PruningError(f"record {record['key']} ({record['method']}) is no round of a search")
@@ -233,6 +233,11 @@ def load_ticket(store: RecordStore, record: dict, task: Task) -> Model:
     folder, state = _find_round(store, record["key"], index)
     config = {key: value for key, value in record["adapter"].items() if key != "kind"}
     options = {key: record[key] for key in ("seed", "pooling", "dropout")}
+    if task.outputs != (trained := len(state["trained.head.bias"])):
+        raise PruningError(
+            f"the ticket was trained for {record['task']!r} with {trained} output(s); task "
+            f"{task.name!r} has {task.outputs}"
+        )
     model = attach(load_model(record["model"], task, **options), Houlsby(**config))
     parameters = adapter_parameters(model)
     units = unpack(*_read_round(folder / _round_file(index - 1))) if index else unit.all(parameters)

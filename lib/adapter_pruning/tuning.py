@@ -65,12 +65,13 @@ def tune(
         seed: of the models and of the sampler.
 
     Raises:
-        PruningError: an empty space, no trials, a damaged study file.
+        PruningError: an empty space, a setting out of range, no trials, a damaged study file.
     """
     space = {"learning_rate": list(learning_rates), "epochs": list(epochs)}
-    _check(space, trials)
+    _check(space, config, trials)
 
     def run(setting: dict) -> dict:
+        """The record of one setting, trained where it is not in the store."""
         chosen, options = replace(config, **setting), {"method": method, "profile": profile}
         return run_once(store, make(seed), task, chosen, seed=seed, **options)
 
@@ -79,24 +80,37 @@ def tune(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{name}.lock"):
         study = _study((folder / f"{name}.log").resolve(), name)
-        while len(done := _complete(study)) < trials:
-            # A sampler of its own for each trial, so that a resumed search is the unbroken one.
-            study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(done))
-            trial = study.ask()
-            setting = {n: trial.suggest_categorical(n, v) for n, v in space.items()}
-            study.tell(trial, run(setting)["validation_score"])
-    history = _history(done[:trials])
+        done = _search(study, space, trials, seed, lambda setting: run(setting)["validation_score"])
+    history = _history(done)
     best = history.loc[history.score.idxmax()]
     chosen = {"learning_rate": float(best.learning_rate), "epochs": int(best.epochs)}
     return Tuned(replace(config, **chosen), history, run(chosen))
 
 
-def _check(space: dict[str, list], trials: int) -> None:
+def _check(space: dict[str, list], config: TrainConfig, trials: int) -> None:
     for name, values in space.items():
         if not values:
             raise PruningError(f"the search has no {name} to choose from; give at least one")
+        for value in values:  # a value out of range is refused now, not when a trial draws it
+            replace(config, **{name: value})
     if not isinstance(trials, int) or trials < 1:
         raise PruningError(f"trials is {trials!r}; it must be a whole number, at least 1")
+
+
+def _search(
+    study: optuna.Study,
+    space: dict[str, list],
+    trials: int,
+    seed: int,
+    score: Callable[[dict], float],
+) -> list[optuna.trial.FrozenTrial]:
+    """The first `trials` finished trials; those that are not stored yet are run."""
+    while len(done := _complete(study)) < trials:
+        # A sampler of its own for each trial, so that a resumed search is the unbroken one.
+        study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(done))
+        trial = study.ask()
+        study.tell(trial, score({n: trial.suggest_categorical(n, v) for n, v in space.items()}))
+    return done[:trials]
 
 
 def _study(file: Path, name: str) -> optuna.Study:
