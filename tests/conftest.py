@@ -1,7 +1,8 @@
-"""What the tests share: one thread, no hub, a small real task, a real model and a tiny one."""
+"""What the tests share: one thread, no hub, small tasks and models, a small GLUE, tiny wheels."""
 
 import copy
 import functools
+import hashlib
 import os
 import subprocess
 import sys
@@ -12,14 +13,20 @@ from pathlib import Path
 # Before huggingface_hub is imported, which reads it once: no test may reach for the hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
+from small_adapters import SMALL
+from small_glue import FEW, HIDDEN, PAPER, write_split
 from transformers import AutoTokenizer, BertConfig, BertModel
+from wheels import MAIN, SPARE, WEIGHTS, Shop
 
 import adapter_pruning as ap
-from adapter_pruning import offline
+from adapter_pruning import offline, submission
+from adapter_pruning.offline import Asset
+from adapter_pruning.tasks import TASKS
 
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 # The same examples on every run, no time limit an example (machines differ), no database folder.
@@ -106,6 +113,55 @@ def tiny_bert(tiny_folder, rotten):
 
 
 @pytest.fixture(scope="session")
+def plain(tiny_bert):
+    """plain(): the tiny BERT, all of which trains, the same at every call."""
+    model = tiny_bert()
+    return lambda: copy.deepcopy(model)
+
+
+@pytest.fixture(scope="session")
+def small(plain):
+    """small(): the same with adapters."""
+    model = ap.attach(plain(), ap.Houlsby(bottleneck=4))
+    return lambda: copy.deepcopy(model)
+
+
+@pytest.fixture(scope="session")
+def everything(small):
+    """The mask that keeps every adapter weight."""
+    return ap.Mask.ones({n: p for n, p in small().named_parameters() if is_adapter_weight(n)})
+
+
+def is_adapter_weight(name):
+    return name.startswith("adapters.") and name.endswith("weight")
+
+
+@pytest.fixture(scope="session")
+def half(everything):
+    """The mask that keeps half of all adapter weights."""
+    return ap.random_mask(everything, everything.total // 2, seed=3)
+
+
+@pytest.fixture
+def inputs(tokenizer):
+    """Two texts in one batch; the second is padded."""
+    texts = ["a film with a heart and a head", "dull"]
+    return tokenizer(texts, padding=True, return_tensors="pt")
+
+
+@pytest.fixture
+def base(tiny_bert):
+    """The tiny model as loaded, in evaluation mode."""
+    return tiny_bert().eval()
+
+
+@pytest.fixture
+def adapted(base):
+    """The same with adapters."""
+    return ap.attach(base, SMALL, seed=1)
+
+
+@pytest.fixture(scope="session")
 def glue_folder() -> Path:
     """A folder in the layout of nyu-mll/glue; the test is skipped where there is none."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "glue"
@@ -113,6 +169,56 @@ def glue_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no GLUE data: {folder} is not a folder (set ADAPTER_PRUNING_GLUE to one)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def glue(tmp_path_factory):
+    """A folder with all of GLUE: 30 rows to train on, 9 to report on, 3 to 13 without labels."""
+    folder = tmp_path_factory.mktemp("glue")
+    for name in PAPER:
+        spec = TASKS[f"glue/{name}"]
+        classes = len(spec.labels) or 6
+        write_split(folder, spec.config, "train", spec.columns, np.arange(30) % classes)
+        write_split(folder, spec.config, spec.test_split, spec.columns, np.arange(9) % classes)
+    for file, (config, split) in HIDDEN.items():
+        columns = TASKS[submission.TICKETS[file]].columns
+        classes = len(submission.LABELS[file]) or 6
+        write_split(folder, config, split, columns, np.arange(FEW[file]) % classes)
+    return folder
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A GLUE of 3 to 13 test rows a file."""
+    monkeypatch.setattr(submission, "ROWS", FEW)
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """Both tiny packages are for sale; `offline` knows one asset, which either carries."""
+    shop = Shop(tmp_path)
+    shop.stock(MAIN, {"model.safetensors": WEIGHTS, "config.json": b"{}", "sub/x.json": b"[]"})
+    shop.stock(SPARE, {"model.safetensors": WEIGHTS, "config.json": b"{}"})
+    checksums = {"model.safetensors": hashlib.sha256(WEIGHTS).hexdigest()}
+    monkeypatch.setattr(offline, "ASSETS", {"tiny": Asset((MAIN, SPARE), checksums)})
+    monkeypatch.setattr(offline, "REQUIREMENTS", shop.pins)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(shop.wheels))
+    return shop
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache of wheels, not there yet; it takes the place of pytest's own fixture."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def only_main(monkeypatch):
+    """Take the fallback away."""
+    only = Asset((MAIN,), offline.ASSETS["tiny"].checksums)
+    monkeypatch.setitem(offline.ASSETS, "tiny", only)
 
 
 @pytest.fixture(scope="session")

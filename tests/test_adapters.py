@@ -1,16 +1,14 @@
-"""Adapters: how many, where, what they compute, and that the encoder never notices."""
+"""Adapters: how many, where, what they compute, and what trains with them."""
 
-import copy
 import math
-from dataclasses import replace
 
 import pytest
 import torch
+from small_adapters import SMALL, logits, randomise
 from torch import nn
 from transformers import BertConfig, BertModel
 
 import adapter_pruning as ap
-from adapter_pruning import files
 from adapter_pruning.adapters import (
     POSITIONS,
     BottleneckAdapter,
@@ -20,38 +18,7 @@ from adapter_pruning.adapters import (
 )
 from adapter_pruning.backbones import Model
 
-SMALL = ap.Houlsby(bottleneck=5)
 BERT_BASE = 109_482_240  # parameters of bert-base-uncased with its pooler
-
-
-@pytest.fixture
-def base(tiny_bert):
-    """The tiny model as loaded, in evaluation mode."""
-    return tiny_bert().eval()
-
-
-@pytest.fixture
-def adapted(base):
-    return ap.attach(base, SMALL, seed=1)
-
-
-@pytest.fixture(scope="module")
-def inputs(tokenizer):
-    texts = ["a film with a heart and a head", "dull"]
-    return tokenizer(texts, padding=True, return_tensors="pt")
-
-
-def logits(model, inputs):
-    with torch.no_grad():
-        return model(**inputs)
-
-
-def randomise(model):
-    """Values as after training: no bias is 0, nothing is small."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in adapter_parameters(model).values():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
 
 
 # How many
@@ -244,164 +211,6 @@ def test_a_step_of_training_moves_adapters_and_head_and_nothing_else(adapted, in
     optimizer.step()
     moved = {n for n, p in adapted.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {*adapter_parameters(adapted), "head.weight", "head.bias"}
-
-
-# Taking them out
-
-
-def test_detach_gives_back_the_loaded_encoder_bit_for_bit(tiny_bert, inputs):
-    model = tiny_bert().eval()
-    state = copy.deepcopy(model.state_dict())
-    before = logits(model, inputs)
-    randomise(ap.attach(model, SMALL))
-    assert not torch.equal(logits(model, inputs), before)
-    assert ap.detach(model) is model
-    assert torch.equal(logits(model, inputs), before)
-    assert list(model.state_dict()) == list(state)
-    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
-    assert all(p.requires_grad for p in model.parameters())
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_what_was_detached_can_be_attached_again(adapted, inputs):
-    before = logits(adapted, inputs)
-    ap.attach(ap.detach(adapted), SMALL, seed=1)
-    assert torch.equal(logits(adapted, inputs), before)
-
-
-def test_attach_works_alike_on_every_layer_of_a_real_model(minilm, inputs):
-    model = minilm().eval()
-    before = logits(model, inputs)
-    ap.attach(model, ap.Houlsby(bottleneck=16))
-    assert len(adapter_parameters(model)) == 6 * 2 * 4
-    assert not torch.equal(logits(model, inputs), before)
-    assert torch.equal(logits(ap.detach(model), inputs), before)
-
-
-def test_a_second_attach_is_refused_and_changes_nothing(adapted, inputs, refused):
-    before = logits(adapted, inputs)
-    with refused("already has adapters", "detach"):
-        ap.attach(adapted, ap.Houlsby(bottleneck=9))
-    assert torch.equal(logits(adapted, inputs), before)
-
-
-@pytest.mark.parametrize("use", [ap.detach, adapter_parameters, adapter_share])
-def test_a_model_without_adapters_says_so(base, refused, use):
-    with refused("no adapters", "attach"):
-        use(base)
-
-
-def test_a_copy_has_adapters_of_its_own(adapted, inputs):
-    before = logits(adapted, inputs)
-    twin = copy.deepcopy(adapted)
-    assert torch.equal(logits(twin, inputs), before)
-    randomise(twin)
-    assert not torch.equal(logits(twin, inputs), before)
-    assert torch.equal(logits(adapted, inputs), before)
-
-
-def test_detaching_a_copy_leaves_the_original_attached_and_the_other_way_round(base, inputs):
-    plain = logits(base, inputs)
-    adapted = logits(ap.attach(base, SMALL), inputs)
-    twin = ap.detach(copy.deepcopy(base))
-    assert torch.equal(logits(twin, inputs), plain)
-    assert torch.equal(logits(base, inputs), adapted)
-    third = copy.deepcopy(base)
-    assert torch.equal(logits(ap.detach(base), inputs), plain)
-    assert torch.equal(logits(third, inputs), adapted)
-
-
-# Files
-
-
-def test_saved_adapters_give_bit_equal_outputs_on_a_freshly_loaded_model(
-    adapted, tiny_bert, inputs, tmp_path
-):
-    file = tmp_path / "adapters.safetensors"
-    randomise(adapted)
-    ap.save_adapters(adapted, file)
-    loaded = ap.load_adapters(tiny_bert(seed=99).eval(), file)
-    assert torch.equal(logits(loaded, inputs), logits(adapted, inputs))
-    assert loaded.adapter_config == adapted.adapter_config
-    assert [p.requires_grad for p in loaded.parameters()] == [
-        p.requires_grad for p in adapted.parameters()
-    ]
-
-
-def test_a_file_holds_adapters_and_head_and_not_the_encoder(adapted, tmp_path):
-    file = tmp_path / "adapters.safetensors"
-    ap.save_adapters(adapted, file)
-    tensors, about = files.load_tensors(file)
-    assert tensors.keys() == {*adapter_parameters(adapted), "head.weight", "head.bias"}
-    assert about["revision"] == adapted.revision
-
-
-@pytest.fixture
-def saved(adapted, tmp_path):
-    file = tmp_path / "saved" / "adapters.safetensors"
-    ap.save_adapters(adapted, file)
-    return file
-
-
-def refused_and_unchanged(model, file, refused, *parts):
-    before = list(model.state_dict())
-    with refused(str(file), *parts):
-        ap.load_adapters(model, file)
-    assert model.adapter_config is None
-    assert list(model.state_dict()) == before
-
-
-def test_adapters_of_other_weights_are_refused(saved, tiny_bert, refused):
-    model = tiny_bert()
-    model.revision, right = "sha256:0123", model.revision
-    refused_and_unchanged(model, saved, refused, right, "sha256:0123")
-
-
-def test_adapters_with_another_head_are_refused(saved, tiny_bert, rotten, refused):
-    regression = replace(rotten, spec=ap.TASKS["stsb"])
-    model = tiny_bert(task=regression)
-    refused_and_unchanged(model, saved, refused, "another head", "head.weight")
-
-
-def test_adapters_are_refused_by_a_model_that_has_some(saved, adapted, refused):
-    with refused("already has adapters"):
-        ap.load_adapters(adapted, saved)
-
-
-def test_a_missing_file_is_named(tmp_path, base, refused):
-    refused_and_unchanged(base, tmp_path / "nowhere", refused, "no file")
-
-
-def test_a_truncated_file_is_named(saved, tiny_bert, refused):
-    saved.write_bytes(saved.read_bytes()[:-9])
-    refused_and_unchanged(tiny_bert(), saved, refused, "damaged")
-
-
-def test_a_file_of_something_else_is_named(tmp_path, base, refused):
-    files.save_tensors(tmp_path / "mask", {"a": torch.ones(2)}, {"kind": "mask"})
-    refused_and_unchanged(base, tmp_path / "mask", refused, "no saved adapters")
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda state, about: state.pop("head.bias"), "head.bias"),
-        (lambda state, about: state.pop("adapters.1.ffn.up.weight"), "save it again"),
-        (lambda state, about: state.update({"adapters.9.ffn.up.weight": torch.ones(1)}), "again"),
-        (lambda state, about: about.update(config='{"bottleneck": 6}'), "save it again"),
-        (lambda state, about: about.update(config='{"width": 5}'), "describes no adapters"),
-        (lambda state, about: about.update(config="{"), "describes no adapters"),
-        (lambda state, about: about.pop("config"), "describes no adapters"),
-        (lambda state, about: about.pop("revision"), "None"),
-    ],
-)
-def test_a_file_that_contradicts_itself_is_refused_and_the_model_left_alone(
-    saved, tiny_bert, refused, change, said
-):
-    state, about = files.load_tensors(saved)
-    change(state, about)
-    files.save_tensors(saved, state, about)
-    refused_and_unchanged(tiny_bert(), saved, refused, said)
 
 
 # The configuration

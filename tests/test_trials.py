@@ -1,4 +1,5 @@
-import copy
+"""Trials: what their records hold, and that each is trained once."""
+
 import dataclasses
 import itertools
 import json
@@ -7,43 +8,11 @@ from functools import partial
 
 import pytest
 import torch
+from quick_training import QUICKER as QUICK
 
 import adapter_pruning as ap
 from adapter_pruning import tasks, training, trials
 from adapter_pruning.records import comparable
-
-QUICK = ap.TrainConfig(
-    epochs=1, batch_size=16, evaluations_per_epoch=2, max_length=16, precision="fp32"
-)
-
-
-@pytest.fixture(scope="module")
-def plain(tiny_bert):
-    """plain(): the tiny BERT, all of which trains, the same at every call."""
-    model = tiny_bert()
-    return lambda: copy.deepcopy(model)
-
-
-@pytest.fixture(scope="module")
-def small(plain):
-    """small(): the same with adapters."""
-    model = ap.attach(plain(), ap.Houlsby(bottleneck=4))
-    return lambda: copy.deepcopy(model)
-
-
-@pytest.fixture(scope="module")
-def everything(small):
-    """The mask that keeps every adapter weight."""
-    return ap.Mask.ones({n: p for n, p in small().named_parameters() if is_adapter_weight(n)})
-
-
-def is_adapter_weight(name):
-    return name.startswith("adapters.") and name.endswith("weight")
-
-
-@pytest.fixture(scope="module")
-def half(everything):
-    return ap.random_mask(everything, everything.total // 2, seed=3)
 
 
 @pytest.fixture
@@ -67,150 +36,6 @@ def fits(monkeypatch):
 def run_once(store, model, task, **changes):
     options = {"seed": 0, "method": "adapter", "progress": False} | changes
     return ap.run_once(store, model, task, options.pop("config", QUICK), **options)
-
-
-# Identity
-
-
-@pytest.fixture
-def identity(small, rotten, half):
-    """identity(**changes): of one and the same trial, but for the changes."""
-
-    def identity(**changes):
-        trial = {"model": small(), "task": rotten, "config": QUICK, "seed": 0, "mask": half}
-        return trials.identity(**(trial | changes))
-
-    return identity
-
-
-def test_equal_trials_have_equal_identities(tiny_bert, rotten, half):
-    def made_anew():
-        model = ap.attach(tiny_bert(), ap.Houlsby(bottleneck=4))
-        return trials.identity(model, rotten, ap.TrainConfig(), 0, ap.Mask(dict(half)))
-
-    assert made_anew() == made_anew()
-
-
-def test_an_identity_is_plain_json(identity):
-    found = identity()
-
-    assert json.loads(json.dumps(found)) == found
-
-
-OTHER_SETTINGS = {
-    "learning_rate": 2e-3,
-    "epochs": 2,
-    "batch_size": 8,
-    "warmup_epochs": 0.5,
-    "weight_decay": 0.1,
-    "evaluations_per_epoch": 1,
-    "patience": 1,
-    "max_length": 17,
-    "precision": "bf16",
-}
-
-
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ap.TrainConfig)])
-def test_every_setting_is_part_of_the_identity(identity, name):
-    changed = dataclasses.replace(QUICK, **{name: OTHER_SETTINGS[name]})
-
-    assert identity(config=changed) != identity()
-
-
-def with_other(model, **values):
-    for name, value in values.items():
-        setattr(model, name, value)
-    return model
-
-
-def with_other_weight(model):
-    with torch.no_grad():
-        model.adapters["1"]["ffn"].up.weight[3, 2] += 1e-6
-    return model
-
-
-def with_other_head(model):
-    with torch.no_grad():
-        model.head.bias[0] = 1e-6
-    return model
-
-
-def with_other_activation(model):
-    config = dataclasses.replace(model.adapter_config, activation="relu")
-    return with_other(model, adapter_config=config)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda model: with_other(model, name="another"),
-        lambda model: with_other(model, revision="another"),
-        lambda model: with_other(model, pooling="cls"),
-        with_other_activation,
-        with_other_weight,
-        with_other_head,
-    ],
-    ids=["name", "revision", "pooling", "adapter", "initial adapters", "initial head"],
-)
-def test_another_model_is_another_trial(identity, small, change):
-    assert identity(model=change(small())) != identity()
-
-
-def test_full_fine_tuning_is_another_trial(identity, plain):
-    assert identity(model=plain(), mask=None) != identity(mask=None)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda task: {"revision": "another"},
-        lambda task: {"train": task.validation},
-        lambda task: {"validation": task.train},
-        lambda task: {"test": task.validation},
-        lambda task: {"spec": ap.TASKS["glue/sst2"]},
-    ],
-    ids=["revision", "training rows", "validation rows", "test rows", "name"],
-)
-def test_another_task_is_another_trial(identity, rotten, change):
-    assert identity(task=dataclasses.replace(rotten, **change(rotten))) != identity()
-
-
-def test_other_rows_of_the_same_number_are_another_trial(identity):
-    sizes = {"train_size": 64, "validation_size": 32, "test_size": 64}
-    tenth, half = (ap.load_task("rotten_tomatoes", hold_out=h, **sizes) for h in (0.1, 0.5))
-    assert tenth.train.texts != half.train.texts
-
-    assert identity(task=tenth) != identity(task=half)
-
-
-def test_another_seed_is_another_trial(identity):
-    assert identity(seed=1) != identity()
-
-
-def test_another_mask_is_another_trial(identity, half):
-    found = [identity(mask=mask) for mask in (half, ~half, None)]
-
-    assert found[0] != found[1] != found[2] != found[0]
-
-
-def test_another_library_makes_other_trials(identity, monkeypatch):
-    before = identity()
-    monkeypatch.setattr(trials, "library_hash", lambda: "another")
-
-    assert identity() != before
-
-
-def test_a_key_depends_on_method_and_detail(identity):
-    about = identity()
-    keys = {
-        trials.key(about, "a"),
-        trials.key(about, "b"),
-        trials.key(about, "a", {"round": 1}),
-        trials.key(about, "a", {"round": 2}),
-    }
-
-    assert len(keys) == 4
-    assert trials.key(about, "a", {}) == trials.key(about, "a", None) in keys
 
 
 # Parameters, by hand
@@ -467,9 +292,3 @@ def test_a_kill_right_after_the_record_leaves_no_checkpoint_for_ever(
 
     assert not list(store.folder.glob("*.pt"))
     assert len(store.all()) == 1
-
-
-def test_other_versions_are_another_trial(identity, monkeypatch):
-    before = identity()
-    monkeypatch.setattr(trials.measure, "versions", lambda: {"torch": "0.0.0"})
-    assert identity() != before
