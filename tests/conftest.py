@@ -20,11 +20,13 @@ from filelock import FileLock
 from hypothesis import settings
 from small_adapters import SMALL
 from small_glue import FEW, HIDDEN, PAPER, write_split
+from tiny_models import save_tiny
 from transformers import AutoTokenizer, BertConfig, BertModel
 from wheels import MAIN, SPARE, WEIGHTS, Shop
 
 import adapter_pruning as ap
 from adapter_pruning import offline, submission
+from adapter_pruning.backbones import ARCHITECTURES
 from adapter_pruning.offline import Asset
 from adapter_pruning.tasks import TASKS
 
@@ -99,6 +101,14 @@ def tiny_folder(tmp_path_factory, tokenizer) -> Path:
         torch.manual_seed(0)
         BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def folder(request, tmp_path_factory, tokenizer) -> Path:
+    """A folder with a tiny random model of each known architecture in turn."""
+    folder = tmp_path_factory.mktemp(request.param)
+    save_tiny(request.param, folder, tokenizer)
     return folder
 
 

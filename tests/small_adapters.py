@@ -6,6 +6,18 @@ import adapter_pruning as ap
 from adapter_pruning.adapters import adapter_parameters
 
 SMALL = ap.Houlsby(bottleneck=5)
+# One of each kind, none at its default.
+KINDS = {
+    type(config).__name__: config
+    for config in (
+        SMALL,
+        ap.Pfeiffer(bottleneck=5, activation="gelu"),
+        ap.Parallel(bottleneck=5, activation="gelu", scale=0.5),
+        ap.LoRA(rank=3, alpha=6.0, targets=("query", "attention_output", "ffn_in")),
+        ap.Prefix(length=4),
+        ap.MAM(bottleneck=3, activation="gelu", scale=2.0),
+    )
+}
 
 
 def logits(model, inputs):

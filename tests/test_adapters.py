@@ -4,19 +4,15 @@ import math
 
 import pytest
 import torch
-from small_adapters import SMALL, logits, randomise
+from by_hand import affine, bert_layer, bottleneck, norm
+from small_adapters import KINDS, SMALL, logits, randomise
 from torch import nn
 from transformers import BertConfig, BertModel
 
 import adapter_pruning as ap
-from adapter_pruning.adapters import (
-    POSITIONS,
-    BottleneckAdapter,
-    adapter_parameters,
-    adapter_share,
-    init_adapters,
-)
+from adapter_pruning.adapters import adapter_parameters, adapter_share, init_adapters
 from adapter_pruning.backbones import Model
+from adapter_pruning.bottleneck import BottleneckAdapter
 
 BERT_BASE = 109_482_240  # parameters of bert-base-uncased with its pooler
 
@@ -65,43 +61,48 @@ def test_pruned_shares_are_those_of_the_papers_table_2(units, rounds, kept_perce
 # Where and what
 
 
-def by_hand(layer, adapters, hidden, attention_mask, heads):
-    """One BERT layer with Houlsby adapters, from its equations (Devlin 2019, Houlsby 2019)."""
-
-    def adapter(a, x):
-        inner = x @ a.down.weight.T + a.down.bias
-        gelu = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
-        return x + gelu @ a.up.weight.T + a.up.bias
-
-    def norm(n, x):
-        centred = x - x.mean(-1, keepdim=True)
-        return n.weight * centred / (centred.pow(2).mean(-1, keepdim=True) + n.eps).sqrt() + n.bias
-
-    def split(x):
-        return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
-
-    attention = layer.attention.self
-    q, k, v = (split(part(hidden)) for part in (attention.query, attention.key, attention.value))
-    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-    scores = scores.masked_fill(attention_mask[:, None, None, :] == 0, -math.inf)
-    context = (scores.softmax(-1) @ v).transpose(1, 2).reshape(hidden.shape)
-    out = adapter(adapters["attention"], layer.attention.output.dense(context))
-    hidden = norm(layer.attention.output.LayerNorm, out + hidden)
-    inner = layer.intermediate.dense(hidden)
-    inner = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
-    out = adapter(adapters["ffn"], layer.output.dense(inner))
-    return norm(layer.output.LayerNorm, out + hidden)
+def houlsby(a):
+    ends = {f"{place}_end": lambda out, *_, p=a[place]: out + bottleneck(p, out) for place in a}
+    return ends
 
 
-def test_a_layer_with_adapters_equals_one_written_by_hand(adapted, inputs):
-    randomise(adapted)
+def pfeiffer(a):
+    return {"last": lambda n, x: norm(n, x + bottleneck(a["ffn"], norm(n, x)))}
+
+
+def parallel(a):
+    return {"ffn_end": lambda out, read: out + 0.5 * bottleneck(a["ffn"], read)}
+
+
+def prefix(a):
+    return {"prefix": (a["prefix"].key, a["prefix"].value)}
+
+
+def lora(a):
+    change = a["query"].up.weight @ a["query"].down.weight
+    return {"query": lambda linear, x: affine(linear, x) + 1.5 * x @ change.T}
+
+
+BY_HAND = {
+    "Houlsby": (KINDS["Houlsby"], houlsby),
+    "Pfeiffer": (KINDS["Pfeiffer"], pfeiffer),
+    "Parallel": (KINDS["Parallel"], parallel),
+    "Prefix": (KINDS["Prefix"], prefix),
+    "LoRA": (ap.LoRA(rank=4, alpha=6.0, targets=("query",)), lora),
+    "MAM": (ap.MAM(bottleneck=3, activation="gelu", scale=0.5), lambda a: prefix(a) | parallel(a)),
+}
+
+
+@pytest.mark.parametrize(("config", "gaps"), BY_HAND.values(), ids=BY_HAND)
+def test_a_layer_with_adapters_equals_one_written_by_hand(base, inputs, config, gaps):
+    model = ap.attach(base, config)
+    randomise(model)
+    words = inputs["attention_mask"].bool()
     with torch.no_grad():
-        states = adapted.encoder(**inputs, output_hidden_states=True).hidden_states
-        for index, layer in enumerate(adapted.layers()):
-            expected = by_hand(
-                layer, adapted.adapters[str(index)], states[index], inputs["attention_mask"], 4
-            )
-            words = inputs["attention_mask"].bool()
+        states = model.encoder(**inputs, output_hidden_states=True).hidden_states
+        for index, layer in enumerate(model.layers()):
+            filled = gaps(model.adapters[str(index)])
+            expected = bert_layer(layer, states[index], words, 4, **filled)
             torch.testing.assert_close(states[index + 1][words], expected[words])
 
 
@@ -113,18 +114,18 @@ def test_a_layer_with_adapters_equals_one_written_by_hand(adapted, inputs):
         ("gelu", lambda x: x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))),
     ],
 )
-def test_an_adapter_is_a_residual_bottleneck_with_its_activation(activation, expected):
-    adapter = BottleneckAdapter(6, ap.Houlsby(bottleneck=3, activation=activation))
+def test_an_adapter_is_a_bottleneck_with_its_activation(activation, expected):
+    adapter = BottleneckAdapter(6, 3, activation)
     hidden = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
     inner = expected(adapter.down(hidden))
-    torch.testing.assert_close(adapter(hidden), hidden + adapter.up(inner))
+    torch.testing.assert_close(adapter(hidden), adapter.up(inner))
     assert adapter(hidden).shape == hidden.shape
 
 
 def test_every_adapter_has_a_say_in_the_logits(adapted, inputs):
     before = logits(adapted, inputs)
     for layer in adapted.adapters.values():
-        for position in POSITIONS:
+        for position in ("attention", "ffn"):
             bias = layer[position].up.bias
             with torch.no_grad():
                 bias.copy_(torch.arange(32.0))

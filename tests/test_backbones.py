@@ -1,42 +1,14 @@
 """Backbones: every known architecture loads from a folder and keeps its parts where we look."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import HIDDEN, INNER, LAYERS
 from torch import nn
-from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
 
 import adapter_pruning as ap
 from adapter_pruning import offline
-from adapter_pruning.backbones import ARCHITECTURES, Model
-
-HIDDEN, INNER, LAYERS = 32, 64, 2
-CLASSES = {
-    "bert": (BertConfig, BertModel),
-    "roberta": (RobertaConfig, RobertaModel),
-    "mpnet": (MPNetConfig, MPNetModel),
-}
-
-
-@pytest.fixture(scope="session", params=ARCHITECTURES)
-def folder(request, tmp_path_factory, tokenizer) -> Path:
-    """A folder with a tiny random model of each known architecture, saved by transformers."""
-    config_class, model_class = CLASSES[request.param]
-    folder = tmp_path_factory.mktemp(request.param)
-    config = config_class(
-        vocab_size=len(tokenizer),
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        intermediate_size=INNER,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    pooler = ARCHITECTURES[request.param].has_pooler
-    model_class(config, add_pooling_layer=pooler).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+from adapter_pruning.backbones import Model
 
 
 @pytest.fixture

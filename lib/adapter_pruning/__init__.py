@@ -1,10 +1,14 @@
 """Pruning adapters: lottery tickets, sparse adapters and pruned heads, in a thin library."""
 
-from .adapters import Houlsby, attach, detach, load_adapters, save_adapters
+from .adapters import attach, detach, merge
 from .backbones import load_model
+from .bottleneck import Houlsby, Parallel, Pfeiffer
+from .checkpoints import load_adapters, save_adapters
 from .controls import run_controls
 from .errors import PruningError
+from .lora import LoRA
 from .masks import Mask, prune, random_mask, schedule
+from .prefix import MAM, Prefix
 from .records import RecordStore
 from .tasks import TASKS, load_task
 from .tickets import find_tickets, load_ticket
@@ -14,9 +18,14 @@ from .tuning import tune
 from .units import Unit
 
 __all__ = [
+    "MAM",
     "TASKS",
     "Houlsby",
+    "LoRA",
     "Mask",
+    "Parallel",
+    "Pfeiffer",
+    "Prefix",
     "PruningError",
     "RecordStore",
     "TrainConfig",
@@ -30,6 +39,7 @@ __all__ = [
     "load_model",
     "load_task",
     "load_ticket",
+    "merge",
     "prune",
     "random_mask",
     "run_controls",

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,43 +9,26 @@ from torch import Tensor, nn
 
 from . import offline
 from .errors import PruningError, choose
+from .places import Architecture
 from .tasks import Task
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Dotted names, relative to one encoder layer, of the parts the papers touch.
-
-    `attention_end` and `ffn_end` are the dropouts after each sublayer's output projection: their
-    output is what the residual connection and LayerNorm see next, so it is Houlsby's position.
-    """
-
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_end: str
-    ffn_in: str
-    ffn_out: str
-    ffn_end: str
-    layers: str = "encoder.layer"
-    has_pooler: bool = False
-
 
 _BERT = {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
+    "attention": "attention.self",
     "attention_output": "attention.output.dense",
     "attention_end": "attention.output.dropout",
     "ffn_in": "intermediate.dense",
     "ffn_out": "output.dense",
     "ffn_end": "output.dropout",
+    "ffn_norm": "output.LayerNorm",
 }
 _MPNET = _BERT | {
     "query": "attention.attn.q",
     "key": "attention.attn.k",
     "value": "attention.attn.v",
+    "attention": "attention.attn",
     "attention_output": "attention.attn.o",
     "attention_end": "attention.dropout",
 }
@@ -94,9 +76,15 @@ class Model(nn.Module):
         """Where the weights are."""
         return self.head.weight.device
 
+    @property
+    def width(self) -> int:
+        """Hidden size d."""
+        return self.encoder.config.hidden_size
+
     def layers(self) -> Iterator[nn.Module]:
         """The encoder's transformer layers, lowest first."""
-        yield from self.encoder.get_submodule(self.architecture.layers)
+        for stack in self.architecture.layers:
+            yield from self.encoder.get_submodule(stack)
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -34,7 +34,9 @@ def collate(rows: list[dict], padding: int, device: torch.device) -> dict[str, T
     length = max(len(row["input_ids"]) for row in rows)
     fill = {"input_ids": padding, "token_type_ids": 0}
     columns = {
-        key: [row[key] + [fill[key]] * (length - len(row[key])) for row in rows] for key in rows[0]
+        key: [row[key] + [value] * (length - len(row[key])) for row in rows]
+        for key, value in fill.items()
+        if key in rows[0]
     }
     columns["attention_mask"] = [
         [1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows
@@ -49,14 +51,15 @@ def batches(
     batch_size: int,
     max_length: int,
     generator: np.random.Generator | None = None,
-) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """(inputs, labels) of a split on the model's device, one batch at a time.
+) -> Iterator[tuple[dict[str, Tensor], Tensor, np.ndarray]]:
+    """(inputs, labels, rows) of a split, one batch at a time.
 
-    Inputs are (B, L) tensors, labels (B,). With a generator the order is random.
+    Inputs are (B, L) tensors and labels (B, ...), both on the model's device; rows are the B row
+    numbers. With a generator the order is random.
     """
     rows = task.encode(model.tokenizer, max_length)[split]
-    labels = getattr(task, split).labels
     lengths = [len(row["input_ids"]) for row in rows]
     for chosen in length_batches(lengths, batch_size, generator):
-        inputs = collate([rows[i] for i in chosen], model.tokenizer.pad_token_id, model.device)
-        yield inputs, torch.from_numpy(labels[chosen]).to(model.device)
+        batch = [rows[i] for i in chosen]
+        inputs = collate(batch, model.tokenizer.pad_token_id, model.device)
+        yield inputs, torch.tensor([row["labels"] for row in batch]).to(model.device), chosen

@@ -21,8 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from . import files, tables
-from .backbones import Model
-from .batches import length_batches
 from .errors import PruningError, choose
 from .records import RecordStore
 from .tasks import TASKS, Split, Task, TaskSpec, load_unlabelled
@@ -252,7 +250,8 @@ def _predict_all(
     spec, config = TASKS[record["task"]], TrainConfig(**record["config"])
     tasks = {name: _as_task(spec, rows) for name, rows in parts.items()}
     model = load_ticket(store, record, next(iter(tasks.values())))
-    return {name: _predict(model, task, config) for name, task in tasks.items()}
+    answers = {name: predict(model, task, "test", config)[0] for name, task in tasks.items()}
+    return {name: np.array(said) for name, said in answers.items()}
 
 
 def _as_task(spec: TaskSpec, rows: Split) -> Task:
@@ -261,15 +260,6 @@ def _as_task(spec: TaskSpec, rows: Split) -> Task:
     rows = Split(rows.texts, np.zeros_like(rows.labels))
     one = rows.take(np.arange(1))
     return Task(spec, train=one, validation=one, test=rows, revision="")
-
-
-def _predict(model: Model, task: Task, config: TrainConfig) -> np.ndarray:
-    """Predictions (n,) in the order of the test rows; `predict` gives them by length."""
-    encoded = task.encode(model.tokenizer, config.max_length)["test"]
-    lengths = [len(row["input_ids"]) for row in encoded]
-    order = np.concatenate(length_batches(lengths, config.batch_size))
-    predictions, _, _ = predict(model, task, "test", config)
-    return predictions[np.argsort(order)]
 
 
 def main(arguments: list[str] | None = None) -> int:

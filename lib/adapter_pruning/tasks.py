@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.nn import functional
 
-from . import metrics, offline
+from . import metrics, offline, sources
 from .errors import PruningError, choose
 
 GLUE = "nyu-mll/glue"
@@ -129,6 +132,18 @@ class Task:
             content.update(split.labels.tobytes())
         return content.hexdigest()[:16]
 
+    def loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy of the classes, or squared error of the number, in float32.
+
+        Args:
+            logits: (B, outputs).
+            labels: (B,) class ids or numbers.
+        """
+        if self.spec.labels:
+            return functional.cross_entropy(logits.float(), labels, reduction=reduction)
+        targets = labels.to(torch.float32)
+        return functional.mse_loss(logits.float().squeeze(-1), targets, reduction=reduction)
+
     def evaluate(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """All metrics of the task from predicted class ids (or numbers) and the true ones."""
         return metrics.compute(self.spec.metrics, predictions, labels)
@@ -140,11 +155,20 @@ class Task:
         constant = np.bincount(labels).argmax() if self.spec.labels else labels.mean()
         return self.evaluate(np.full(len(self.test), constant), self.test.labels)
 
+    def read(self, logits: Tensor, **inputs: Tensor) -> Tensor:
+        """What the logits (B, outputs) say: class ids or numbers, (B,)."""
+        return logits.argmax(-1) if self.spec.labels else logits.float().squeeze(-1)
+
+    def score(self, split: str, answers: list) -> dict[str, float]:
+        """All metrics of what was read for a split, row by row."""
+        return self.evaluate(np.array(answers), getattr(self, split).labels)
+
     def encode(self, tokenizer, max_length: int) -> dict[str, list]:
-        """Token ids of every split, made once for each tokenizer and length.
+        """Token ids and labels of every split, made once for each tokenizer and length.
 
         Returns:
-            split name -> list of {"input_ids": [...], ...} without padding, one per row.
+            split name -> list of {"input_ids": [...], ..., "labels": label} without padding, one
+            per row.
         """
         key = (tokenizer.name_or_path, max_length)
         if key not in self._encoded:
@@ -157,7 +181,8 @@ class Task:
 def _tokenize(split: Split, tokenizer, max_length: int) -> list[dict[str, list[int]]]:
     columns = tokenizer(*split.texts, truncation=True, max_length=max_length)
     keys = [key for key in ("input_ids", "token_type_ids") if key in columns]
-    return [{key: columns[key][i] for key in keys} for i in range(len(split))]
+    labels = split.labels.tolist()
+    return [{k: columns[k][i] for k in keys} | {"labels": labels[i]} for i in range(len(split))]
 
 
 def load_task(
@@ -183,11 +208,7 @@ def load_task(
         PruningError: unknown name, missing folder or columns, hub out of reach.
     """
     spec = TASKS[choose("task", name, TASKS)]
-    (train, test), revision = (
-        _load_glue(spec, source or GLUE, ("train", spec.test_split))
-        if spec.config
-        else _load_embedded(spec, source)
-    )
+    (train, test), revision = _load(spec, source, ("train", spec.test_split))
     train, validation = _hold_out(spec, train, hold_out) if _share(hold_out) else (train, test)
     sizes = {"train": train_size, "validation": validation_size, "test": test_size}
     splits = {"train": train, "validation": validation, "test": test}
@@ -209,7 +230,7 @@ def load_unlabelled(name: str, source: str | None = None) -> Split:
         PruningError: unknown name, missing folder, split or columns, hub out of reach.
     """
     spec = UNLABELLED[choose("GLUE test set", name, UNLABELLED)]
-    (rows,), _ = _load_glue(spec, source or GLUE, (spec.test_split,))
+    (rows,), _ = _load(spec, source, (spec.test_split,))
     return rows
 
 
@@ -253,6 +274,15 @@ def _split(spec: TaskSpec, frame: pd.DataFrame) -> Split:
     return Split(tuple(frame[c].astype(str).tolist() for c in spec.columns), labels)
 
 
+def _load(spec: TaskSpec, source: str | None, splits: tuple[str, ...]) -> tuple[list[Split], str]:
+    """The splits of these names, and the revision of the data."""
+    if not spec.config:
+        return _load_embedded(spec, source)
+    where = sources.Place(source or GLUE, GLUE, GLUE_REVISION, spec.config)
+    frames, revision = sources.read(where, spec.name, splits)
+    return [_split(spec, frame) for frame in frames], revision
+
+
 def _load_embedded(spec: TaskSpec, source: str | None) -> tuple[list[Split], str]:
     if source is not None:
         raise PruningError(f"task {spec.name!r} comes inside a wheel and takes no source")
@@ -279,53 +309,3 @@ def _read_rotten_tomatoes(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     frame = frame.assign(digest=digest).sort_values("digest")
     test = frame.groupby("label").head(533).index
     return frame.drop(index=test), frame.loc[test]
-
-
-def _load_glue(spec: TaskSpec, source: str, splits: tuple[str, ...]) -> tuple[list[Split], str]:
-    """The splits of these names, and the revision of the data."""
-    if Path(source).is_dir():
-        return _load_folder(spec, Path(source), splits)
-    if source.startswith((".", "/", "~")):
-        raise PruningError(f"no folder {source!r}; give a folder in the layout of {GLUE}")
-    return _load_hub(spec, source, splits)
-
-
-def _load_folder(spec: TaskSpec, folder: Path, splits: tuple[str, ...]) -> tuple[list[Split], str]:
-    digest, frames = hashlib.sha256(), []
-    for split in splits:
-        files = sorted((folder / spec.config).glob(f"{split}-*.parquet"))
-        if not files:
-            raise PruningError(
-                f"task {spec.name!r} needs {spec.config}/{split}-*.parquet in {str(folder)!r}, "
-                f"which is not there"
-            )
-        for file in files:
-            digest.update(file.read_bytes())
-        frames.append(pd.concat([_read_parquet(file) for file in files], ignore_index=True))
-    return [_split(spec, frame) for frame in frames], f"sha256:{digest.hexdigest()[:16]}"
-
-
-def _read_parquet(file: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise PruningError(
-            f"the data file {str(file)!r} is damaged ({type(error).__name__}); fetch it again"
-        ) from error
-
-
-def _load_hub(spec: TaskSpec, source: str, splits: tuple[str, ...]) -> tuple[list[Split], str]:
-    from datasets import load_dataset
-
-    revision = GLUE_REVISION if source == GLUE else None
-    try:
-        data = load_dataset(source, spec.config, revision=revision)
-        frames = [data[split].to_pandas() for split in splits]
-    except Exception as error:  # the hub client raises many kinds, all of them mean "not got"
-        raise PruningError(
-            f"could not load {spec.config!r} of {source!r} ({', '.join(splits)}) from the hub "
-            f"({type(error).__name__}); check the name and the network, or give a folder in that "
-            f"layout as the source"
-        ) from error
-    found = [_split(spec, frame) for frame in frames]
-    return found, revision or data[splits[0]]._fingerprint

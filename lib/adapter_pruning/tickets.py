@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from . import files, trials
-from .adapters import Houlsby, adapter_parameters, attach
+from .adapters import adapter_parameters, attach
 from .backbones import Model, load_model
+from .checkpoints import described
 from .errors import PruningError
 from .masks import Mask, pack, prune, schedule, shapes, unpack
 from .records import RecordStore, digest
@@ -231,14 +232,13 @@ def load_ticket(store: RecordStore, record: dict, task: Task) -> Model:
         raise PruningError(f"record {record['key']} ({record['method']}) is no round of a search")
     unit, index = get(record["detail"]["unit"]), record["detail"]["round"]
     folder, state = _find_round(store, record["key"], index)
-    config = {key: value for key, value in record["adapter"].items() if key != "kind"}
     options = {key: record[key] for key in ("seed", "pooling", "dropout")}
     if task.outputs != (trained := len(state["trained.head.bias"])):
         raise PruningError(
             f"the ticket was trained for {record['task']!r} with {trained} output(s); task "
             f"{task.name!r} has {task.outputs}"
         )
-    model = attach(load_model(record["model"], task, **options), Houlsby(**config))
+    model = attach(load_model(record["model"], task, **options), described(record["adapter"]))
     parameters = adapter_parameters(model)
     units = unpack(*_read_round(folder / _round_file(index - 1))) if index else unit.all(parameters)
     _restore(trainable(model), unit.expand(units, parameters), state)

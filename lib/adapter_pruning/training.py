@@ -75,47 +75,40 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def _loss(task: Task, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    if task.spec.labels:
-        return nn.functional.cross_entropy(logits.float(), labels, reduction=reduction)
-    targets = labels.to(torch.float32)
-    return nn.functional.mse_loss(logits.float().squeeze(-1), targets, reduction=reduction)
-
-
-def predict(
-    model: Model, task: Task, split: str, config: TrainConfig
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Predictions, true labels (both (n,), in batch order) and mean loss on a split.
+def predict(model: Model, task: Task, split: str, config: TrainConfig) -> tuple[list, float]:
+    """What the model says to each row of a split, in the split's order, and the mean loss.
 
     Raises:
         PruningError: an unknown split, or a loss that is not finite.
     """
     choose("split", split, SPLITS)
-    predictions, truths, total = [], [], 0.0
+    answers, order, total = [], [], 0.0
     model.eval()
     with torch.inference_mode(), _autocast(model.device, config.precision):
-        for inputs, labels in batches(model, task, split, config.batch_size, config.max_length):
+        for inputs, labels, rows in batches(
+            model, task, split, config.batch_size, config.max_length
+        ):
             logits = model(**inputs)
-            total = total + _loss(task, logits, labels, "sum")
-            chosen = logits.argmax(-1) if task.spec.labels else logits.float().squeeze(-1)
-            predictions.append(chosen)
-            truths.append(labels)
-    truths = torch.cat(truths).cpu().numpy()
-    loss = float(total) / len(truths)
+            total = total + task.loss(logits, labels, "sum")
+            answers.append(task.read(logits, **inputs))
+            order.extend(rows)
+    loss = float(total) / len(order)
     if not math.isfinite(loss):
         raise PruningError(
             f"the {split} loss is {loss:.0f}; the model's weights have run away, so lower the "
             f"learning rate ({config.learning_rate:g}) or use precision 'fp32'"
         )
-    return torch.cat(predictions).cpu().numpy(), truths, loss
+    # Only here is the device waited for.
+    answers = [answer for part in answers for answer in part.tolist()]
+    return [answers[i] for i in np.argsort(order)], loss
 
 
 def evaluate(
     model: Model, task: Task, config: TrainConfig | None = None, split: str = "test"
 ) -> dict[str, float]:
     """Every metric of the task, and the mean loss, on a split."""
-    predictions, labels, loss = predict(model, task, split, config or TrainConfig())
-    return task.evaluate(predictions, labels) | {"loss": loss}
+    answers, loss = predict(model, task, split, config or TrainConfig())
+    return task.score(split, answers) | {"loss": loss}
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -172,7 +165,8 @@ class _Run:
     def __init__(self, model, task, config, seed, mask, checkpoint, checkpoint_seconds):
         self.model, self.task, self.config, self.seed = model, task, config, seed
         self.parameters = trainable(model)
-        self.per_epoch = math.ceil(len(task.train) / config.batch_size)
+        rows = task.encode(model.tokenizer, config.max_length)["train"]
+        self.per_epoch = math.ceil(len(rows) / config.batch_size)
         self.total = self.per_epoch * config.epochs
         self.optimizer = torch.optim.Adam(
             self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -216,7 +210,7 @@ class _Run:
         looks = evaluation_steps(self.per_epoch, self.config.evaluations_per_epoch)
         size, length = self.config.batch_size, self.config.max_length
         order = batches(self.model, self.task, "train", size, length, generator)
-        for index, (inputs, labels) in enumerate(order):
+        for index, (inputs, labels, _) in enumerate(order):
             if index < done:
                 continue
             self._step(inputs, labels)
@@ -233,7 +227,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = factor * self.config.learning_rate
         with _autocast(self.model.device, self.config.precision):
-            loss = _loss(self.task, self.model(**inputs), labels)
+            loss = self.task.loss(self.model(**inputs), labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -51,21 +51,27 @@ def _adapters(parameters: Parameters) -> list[str]:
 
 
 def _all_neurons(parameters: Parameters) -> Mask:
-    return Mask.ones({name: parameters[f"{name}.down.bias"] for name in _adapters(parameters)})
+    columns = {name: parameters[f"{name}.up.weight"][0] for name in _adapters(parameters)}
+    return Mask.ones(columns)  # (m,) each
 
 
 def _rows_columns_and_biases(mask: Mask, parameters: Parameters) -> Mask:
     """A neuron is a row of the down-projection, its bias, and a column of the up-projection.
 
-    An adapter without neurons loses its output bias too, and so is the identity (A9).
+    An adapter without neurons loses its output bias too, and so is the identity (A9). LoRA has
+    the same rows and columns, and no biases.
     """
     covered = {}
     for name, kept in mask.items():
-        down, up = parameters[f"{name}.down.weight"], parameters[f"{name}.up.weight"]
-        covered[f"{name}.down.weight"] = kept[:, None].expand(down.shape)  # (m, d)
-        covered[f"{name}.down.bias"] = kept  # (m,)
-        covered[f"{name}.up.weight"] = kept.expand(up.shape)  # (d, m)
-        covered[f"{name}.up.bias"] = kept.any().expand(up.shape[:1])  # (d,)
+        parts = {
+            "down.weight": kept[:, None],  # (m, d)
+            "down.bias": kept,  # (m,)
+            "up.weight": kept,  # (d, m)
+            "up.bias": kept.any(),  # (d,)
+        }
+        for part, entries in parts.items():
+            if (full := f"{name}.{part}") in parameters:
+                covered[full] = entries.expand(parameters[full].shape)
     return Mask(covered)
 
 
