@@ -5,7 +5,7 @@ BIN := .venv/bin
 SNAKE = $(BIN)/snakemake --cores all --quiet rules host --nolock --rerun-incomplete
 export PYTHONUNBUFFERED := 1
 
-.PHONY: book test gpu-book clean
+.PHONY: book test gpu-book oracle clean
 
 book: .venv/installed
 	$(SNAKE)
@@ -20,10 +20,21 @@ gpu-book: .venv/installed
 	$(SNAKE) --config profile=gpu
 	@echo "The book is at $(CURDIR)/_build/gpu/html/index.html"
 
+# Adapters against AdapterHub's on the same weights, in an environment of its own.
+oracle: .venv/installed .venv-oracle/installed
+	$(BIN)/python tests/oracle/cases.py write _build/oracle
+	.venv-oracle/bin/python tests/oracle/adapterhub.py _build/oracle
+	$(BIN)/python tests/oracle/cases.py compare _build/oracle
+
 clean:
-	rm -rf _build .venv
+	rm -rf _build .venv .venv-oracle
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
+	@touch $@
+
+.venv-oracle/installed: tests/oracle/requirements.txt
+	$(PYTHON) -m venv .venv-oracle
+	.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

@@ -74,7 +74,9 @@ def minilm(rotten):
 
 
 class _Width:
-    """The one fact of a task that `load_model` reads."""
+    """The facts of a task that `load_model` reads."""
+
+    tokenwise = False
 
     def __init__(self, outputs: int):
         self.outputs = outputs
@@ -174,10 +176,26 @@ def adapted(base):
 @pytest.fixture(scope="session")
 def glue_folder() -> Path:
     """A folder in the layout of nyu-mll/glue; the test is skipped where there is none."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "glue"
-    folder = Path(os.environ.get("ADAPTER_PRUNING_GLUE") or beside)
+    return _real_data("glue")
+
+
+@pytest.fixture(scope="session")
+def squad_folder() -> Path:
+    """A folder in the layout of rajpurkar/squad; the test is skipped where there is none."""
+    return _real_data("squad")
+
+
+@pytest.fixture(scope="session")
+def xsum_folder() -> Path:
+    """A folder in the layout of EdinburghNLP/xsum; the test is skipped where there is none."""
+    return _real_data("xsum")
+
+
+def _real_data(name: str) -> Path:
+    beside, variable = Path(__file__).resolve().parents[2], f"ADAPTER_PRUNING_{name.upper()}"
+    folder = Path(os.environ.get(variable) or beside / "shared" / name)
     if not folder.is_dir():
-        pytest.skip(f"no GLUE data: {folder} is not a folder (set ADAPTER_PRUNING_GLUE to one)")
+        pytest.skip(f"no {name} data: {folder} is not a folder (set {variable} to one)")
     return folder
 
 

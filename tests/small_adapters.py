@@ -16,6 +16,7 @@ KINDS = {
         ap.LoRA(rank=3, alpha=6.0, targets=("query", "attention_output", "ffn_in")),
         ap.Prefix(length=4),
         ap.MAM(bottleneck=3, activation="gelu", scale=2.0),
+        ap.Fusion(adapters=2, bottleneck=3, activation="gelu"),
     )
 }
 

@@ -83,6 +83,22 @@ def lora(a):
     return {"query": lambda linear, x: affine(linear, x) + 1.5 * x @ change.T}
 
 
+def fusion(a):
+    fused = a["fusion"]
+
+    def mixed(h):
+        added = [bottleneck(adapter, h) for adapter in fused.fused]
+        q = affine(fused.query, h)
+        scores = torch.stack([(q * (x @ fused.key.weight.T)).sum(-1) for x in added])
+        raised = (scores - scores.amax(0)).exp()
+        shares = raised / raised.sum(0)
+        return sum(
+            p[..., None] * (x @ fused.value.weight.T) for p, x in zip(shares, added, strict=True)
+        )
+
+    return {"last": lambda n, x: norm(n, x + mixed(norm(n, x)))}
+
+
 BY_HAND = {
     "Houlsby": (KINDS["Houlsby"], houlsby),
     "Pfeiffer": (KINDS["Pfeiffer"], pfeiffer),
@@ -90,6 +106,7 @@ BY_HAND = {
     "Prefix": (KINDS["Prefix"], prefix),
     "LoRA": (ap.LoRA(rank=4, alpha=6.0, targets=("query",)), lora),
     "MAM": (ap.MAM(bottleneck=3, activation="gelu", scale=0.5), lambda a: prefix(a) | parallel(a)),
+    "Fusion": (KINDS["Fusion"], fusion),
 }
 
 

@@ -1,5 +1,8 @@
 """LoRA: a change beside a weight, which becomes part of it."""
 
+import copy
+
+import peft
 import pytest
 import torch
 from small_adapters import KINDS, logits, randomise
@@ -52,6 +55,42 @@ def test_a_pruned_change_is_merged_as_it_is_pruned(adapted, inputs):
             parameters[name].masked_fill_(~kept, 0)
     before = logits(adapted, inputs)
     torch.testing.assert_close(logits(ap.merge(adapted), inputs), before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def both(base):
+    """Our model with LoRA on query and value, and PEFT's on a copy of the encoder, alike."""
+    bare = copy.deepcopy(base.encoder)
+    ours = ap.attach(base, ap.LoRA(rank=4, alpha=10.0))
+    randomise(ours)
+    options = {"r": 4, "lora_alpha": 10.0, "target_modules": ["query", "value"]}
+    theirs = peft.get_peft_model(bare, peft.LoraConfig(**options)).eval()
+    halves = {"down": "lora_A", "up": "lora_B"}
+    with torch.no_grad():
+        for name, parameter in adapter_parameters(ours).items():
+            _, layer, target, half, _ = name.split(".")
+            attention = bare.encoder.layer[int(layer)].attention.self
+            linear = getattr(attention.get_submodule(target), halves[half])["default"]
+            linear.weight.copy_(parameter)
+    return ours, theirs
+
+
+def hidden(encoder, inputs):
+    with torch.no_grad():
+        return encoder(**inputs).last_hidden_state
+
+
+def test_forward_and_merge_are_those_of_peft_on_the_same_weights(both, inputs):
+    ours, theirs = both
+    torch.testing.assert_close(
+        hidden(ours.encoder, inputs), hidden(theirs, inputs), rtol=1e-5, atol=1e-5
+    )
+    merged, expected = ap.merge(ours).encoder, theirs.merge_and_unload()
+    torch.testing.assert_close(hidden(merged, inputs), hidden(expected, inputs))
+    for layer, other in zip(merged.encoder.layer, expected.encoder.layer, strict=True):
+        for target in ("query", "value"):
+            pair = (getattr(part.attention.self, target).weight for part in (layer, other))
+            torch.testing.assert_close(*pair, rtol=1e-5, atol=1e-5)
 
 
 def test_without_an_up_projection_nothing_is_changed():

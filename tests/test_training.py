@@ -188,12 +188,12 @@ def test_training_stops_by_patience_and_ends_with_the_best_weights(
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_loss_that_is_not_finite_stops_training_at_its_step(small, rotten, monkeypatch, value):
-    calls, loss = itertools.count(1), tasks.Task.loss
+    calls, loss = itertools.count(1), tasks.Classification.loss
 
     def broken(*args):
         return loss(*args) + float(value if next(calls) == 3 else 0)
 
-    monkeypatch.setattr(tasks.Task, "loss", broken)
+    monkeypatch.setattr(tasks.Classification, "loss", broken)
 
     sentence = (
         rf"^the training loss is {value} at step 3 of {STEPS}; lower the learning rate "

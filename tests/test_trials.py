@@ -11,7 +11,7 @@ import torch
 from quick_training import QUICKER as QUICK
 
 import adapter_pruning as ap
-from adapter_pruning import tasks, training, trials
+from adapter_pruning import metrics, training, trials
 from adapter_pruning.records import comparable
 
 
@@ -154,7 +154,7 @@ def test_a_record_holds_how_training_went(record):
 
 def test_the_validation_score_is_that_of_the_best_step(plain, rotten, monkeypatch):
     numbers = map(float, itertools.count())  # no two evaluations have one score
-    monkeypatch.setattr(tasks.metrics, "compute", lambda *args: {"accuracy": next(numbers)})
+    monkeypatch.setattr(metrics, "compute", lambda *args: {"accuracy": next(numbers)})
     # Far too fast: the loss falls, then rises.
     config = dataclasses.replace(QUICK, learning_rate=0.02, epochs=3, patience=100)
     record = trials.run(plain(), rotten, config, seed=0, method="m", progress=False)

@@ -19,7 +19,7 @@ from pandas.testing import assert_frame_equal
 import adapter_pruning as ap
 from adapter_pruning import training, trials, tuning
 from adapter_pruning.records import comparable
-from adapter_pruning.tasks import Split, Task
+from adapter_pruning.tasks import Classification, Split
 
 QUICK = ap.TrainConfig(
     epochs=1, batch_size=16, evaluations_per_epoch=2, max_length=8, precision="fp32"
@@ -42,7 +42,7 @@ def sentences(rows, seed):
 @pytest.fixture(scope="module")
 def task():
     splits = [sentences(64, 0), sentences(32, 1), sentences(32, 2)]
-    return Task(ap.TASKS["rotten_tomatoes"], *splits, revision="made up")
+    return Classification(ap.TASKS["rotten_tomatoes"], *splits, revision="made up")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_of_equal_scores_the_earliest_trial_wins(search, store, seed):
 
 def test_the_test_split_does_not_matter(search, store, task, unbroken):
     wrong = Split(task.test.texts, 1 - task.test.labels)
-    corrupted = Task(task.spec, task.train, task.validation, wrong, task.revision)
+    corrupted = Classification(task.spec, task.train, task.validation, wrong, task.revision)
 
     found = search(store, task=corrupted, trials=8)
 

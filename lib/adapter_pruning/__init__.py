@@ -3,9 +3,10 @@
 from .adapters import attach, detach, merge
 from .backbones import load_model
 from .bottleneck import Houlsby, Parallel, Pfeiffer
-from .checkpoints import load_adapters, save_adapters
+from .checkpoints import fuse, load_adapters, save_adapters
 from .controls import run_controls
 from .errors import PruningError
+from .fusion import Fusion
 from .lora import LoRA
 from .masks import Mask, prune, random_mask, schedule
 from .prefix import MAM, Prefix
@@ -20,6 +21,7 @@ from .units import Unit
 __all__ = [
     "MAM",
     "TASKS",
+    "Fusion",
     "Houlsby",
     "LoRA",
     "Mask",
@@ -35,6 +37,7 @@ __all__ = [
     "evaluate",
     "find_tickets",
     "fit",
+    "fuse",
     "load_adapters",
     "load_model",
     "load_task",

@@ -6,11 +6,12 @@ from torch import nn
 from .backbones import Model, thaw
 from .bottleneck import Houlsby, Parallel, Pfeiffer
 from .errors import PruningError
+from .fusion import FusedAdapters, Fusion
 from .lora import LoRA
 from .prefix import MAM, Prefix
 
-KINDS = {kind.__name__: kind for kind in (Houlsby, Pfeiffer, Parallel, LoRA, Prefix, MAM)}
-AdapterConfig = Houlsby | Pfeiffer | Parallel | LoRA | Prefix | MAM
+KINDS = {kind.__name__: kind for kind in (Houlsby, Pfeiffer, Parallel, LoRA, Prefix, MAM, Fusion)}
+AdapterConfig = Houlsby | Pfeiffer | Parallel | LoRA | Prefix | MAM | Fusion
 
 
 def attach(model: Model, config: AdapterConfig, *, seed: int = 0) -> Model:
@@ -55,7 +56,10 @@ def detach(model: Model) -> Model:
 
 
 def init_adapters(model: Model, seed: int) -> None:
-    """Draw every adapter anew: matrices from N(0, init_std), biases 0; the same on any device."""
+    """Draw every adapter anew: matrices from N(0, init_std), biases 0; the same on any device.
+
+    The value matrix of a fusion is the identity.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in adapter_parameters(model).items():
@@ -65,17 +69,23 @@ def init_adapters(model: Model, seed: int) -> None:
                 drawn = torch.empty(parameter.shape)
                 drawn.normal_(0, model.adapter_config.init_std, generator=generator)
                 parameter.copy_(drawn)
+        for module in model.adapters.modules():
+            if isinstance(module, FusedAdapters):
+                nn.init.eye_(module.value.weight)
 
 
 def adapter_parameters(model: Model) -> dict[str, nn.Parameter]:
     """Name -> parameter of every adapter, lowest layer first, attention before feed-forward.
+
+    Of a fusion those that train; the adapters it mixes are not among them.
 
     Raises:
         PruningError: there are no adapters.
     """
     if model.adapter_config is None:
         raise PruningError("the model has no adapters; attach some first")
-    return {f"adapters.{name}": p for name, p in model.adapters.named_parameters()}
+    parameters = model.adapters.named_parameters(prefix="adapters")
+    return {name: p for name, p in parameters if p.requires_grad}
 
 
 def adapter_share(model: Model) -> float:

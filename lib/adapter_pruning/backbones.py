@@ -1,7 +1,6 @@
 """Load a pretrained encoder, put a task head on it, and know where it keeps its parts."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -9,7 +8,8 @@ from torch import Tensor, nn
 
 from . import offline
 from .errors import PruningError, choose
-from .places import Architecture
+from .places import Architecture, Backbone
+from .seq2seq import ENCODER_DECODERS, TINY, Seq2Seq, random_network, random_revision, tiny_config
 from .tasks import Task
 
 _BERT = {
@@ -37,30 +37,43 @@ ARCHITECTURES = {
     "roberta": Architecture(**_BERT),
     "mpnet": Architecture(**_MPNET),
 }
-EMBEDDED = ("minilm",)
-POOLINGS = ("pooler", "mean", "cls")
+EMBEDDED = {"minilm": "minilm", TINY: "minilm"}  # name -> asset; of the last the tokenizer only
+DROPOUTS = (  # as the configurations call them
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+)
+POOLINGS = ("pooler", "mean", "cls", "tokens")
 
 
-class Model(nn.Module):
+class Model(Backbone):
     """A pretrained encoder with one linear head: (batch, length) ids -> (batch, outputs) logits.
 
     The head is one layer, as in Wu & Chen (2022): on BERT's pooler output, or on the mean token
-    vector for a sentence encoder, or on the first token where the encoder has neither.
+    vector for a sentence encoder, or on the first token where the encoder has neither. With
+    pooling `tokens` it is on every token: (batch, length, outputs) (Devlin et al. 2019).
     """
 
     def __init__(self, encoder: nn.Module, tokenizer, outputs: int, pooling: str, name: str):
-        super().__init__()
-        self.encoder, self.tokenizer, self.name = encoder, tokenizer, name
+        super().__init__(encoder, tokenizer, ARCHITECTURES[encoder.config.model_type], name)
         self.pooling = choose("pooling", pooling, POOLINGS)
-        self.architecture = ARCHITECTURES[encoder.config.model_type]
         self.dropout = nn.Dropout(encoder.config.hidden_dropout_prob)
         self.head = nn.Linear(encoder.config.hidden_size, outputs)
-        self.adapter_config = None
-        self.revision = ""
+
+    @property
+    def dropout_rate(self) -> float:
+        """Probability of the head's dropout."""
+        return self.dropout.p
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **types: Tensor) -> Tensor:
-        """Logits (B, outputs) from ids and mask, both (B, L)."""
+        """Logits (B, outputs) from ids and mask, both (B, L); with `tokens` (B, L, outputs)."""
         out = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+        if self.pooling == "tokens":
+            logits = self.head(out.last_hidden_state)
+            # So that no padding is a token's rival.
+            return logits.masked_fill(attention_mask[..., None] == 0, torch.finfo(logits.dtype).min)
         return self.head(self.dropout(self._pool(out, attention_mask)))
 
     def _pool(self, out, attention_mask: Tensor) -> Tensor:
@@ -70,21 +83,6 @@ class Model(nn.Module):
             return out.last_hidden_state[:, 0]  # (B, d)
         weights = attention_mask.unsqueeze(-1).to(out.last_hidden_state)  # (B, L, 1)
         return (out.last_hidden_state * weights).sum(1) / weights.sum(1)  # (B, d)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.head.weight.device
-
-    @property
-    def width(self) -> int:
-        """Hidden size d."""
-        return self.encoder.config.hidden_size
-
-    def layers(self) -> Iterator[nn.Module]:
-        """The encoder's transformer layers, lowest first."""
-        for stack in self.architecture.layers:
-            yield from self.encoder.get_submodule(stack)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -104,45 +102,76 @@ def load_model(
     pooling: str = "auto",
     dropout: float | None = None,
     device: str = "auto",
-) -> Model:
-    """Load a pretrained encoder with a fresh head for the task.
+) -> Model | Seq2Seq:
+    """Load a pretrained encoder with a fresh head for the task, or an encoder-decoder that writes.
 
     Args:
         name: `minilm` (from a wheel, no hub), a hub name such as `bert-base-uncased`, or a
-            folder. BERT, RoBERTa and MPNet architectures are known.
-        seed: fixes the head's initial values, drawn from N(0, 0.02) with zero bias.
+            folder. BERT, RoBERTa and MPNet architectures are known. For summarization a BART, such
+            as `facebook/bart-base`, or `tiny-bart`: small, random, with MiniLM's tokenizer.
+        seed: fixes the head's initial values, drawn from N(0, 0.02) with zero bias, and all of
+            `tiny-bart`.
         pooling: `pooler`, `mean`, `cls`, or `auto`: mean for sentence encoders, else the pooler
-            where the architecture was pretrained with one, else cls.
+            where the architecture was pretrained with one, else cls. Question answering has
+            `tokens` (which `auto` is then), and nothing else has.
         dropout: probability, in [0, 1), for every dropout of encoder and head; None keeps what
             the encoder was pretrained with. On a CPU, drawing it takes a fifth of the time.
 
     Raises:
-        PruningError: a name that cannot be loaded, or an architecture that is not known.
+        PruningError: a name that cannot be loaded, or an architecture that is not known or not
+            for this task.
     """
-    source = str(offline.fetch(name)) if name in EMBEDDED else name
+    writes = not task.outputs
+    if writes:
+        choose("pooling of a model that writes", pooling, ("auto", "none"))
+    elif task.tokenwise or pooling == "tokens":
+        pooling = _tokens(pooling, task)
+    source = str(offline.fetch(EMBEDDED[name])) if name in EMBEDDED else name
     target = pick_device(device)
     # On CPU the backward pass of SDPA is a third slower than eager attention's; on GPU it wins.
     attention = "sdpa" if target.type == "cuda" else "eager"
     config = _config(name, source)
+    _check_kind(name, config.model_type, writes)
     if dropout is not None:
-        if not 0 <= dropout < 1:
-            raise PruningError(f"dropout is {dropout}; it must be at least 0 and below 1")
-        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
-    encoder, tokenizer = _pretrained(name, source, config, attention)
-    if pooling == "auto":
-        pooling = _natural_pooling(encoder, source)
-    if pooling == "pooler" and encoder.pooler is None:
-        raise PruningError(f"model {name!r} has no trained pooler; choose pooling 'cls' or 'mean'")
-    model = Model(encoder, tokenizer, task.outputs, pooling, name)
+        _set_dropout(config, dropout)
+    if name == TINY:
+        encoder, tokenizer = random_network(config, source, attention, seed)
+    else:
+        encoder, tokenizer = _pretrained(name, source, config, attention)
+    if writes:
+        model = Seq2Seq(encoder, tokenizer, name)
+    else:
+        pooling = _pooling(pooling, encoder, source, name)
+        model = Model(encoder, tokenizer, task.outputs, pooling, name)
+        init_head(model, seed)
     thaw(model)
-    init_head(model, seed)
     model.revision = _revision(name, source, encoder)
     return model.to(target)
+
+
+def _check_kind(name: str, kind: str, writes: bool) -> None:
+    known, other = (ARCHITECTURES, ENCODER_DECODERS)[:: -1 if writes else 1]
+    if kind in other:
+        wanted = "an encoder-decoder" if writes else "an encoder"
+        raise PruningError(
+            f"model {name!r} is a {kind!r}, and the task needs {wanted}: {', '.join(known)}"
+        )
+    choose(f"architecture (model {name!r})", kind, known)
+
+
+def _set_dropout(config, rate: float) -> None:
+    if not 0 <= rate < 1:
+        raise PruningError(f"dropout is {rate}; it must be at least 0 and below 1")
+    for field in DROPOUTS:
+        if hasattr(config, field):
+            setattr(config, field, rate)
 
 
 def _config(name: str, source: str):
     from transformers import AutoConfig
 
+    if name == TINY:
+        return tiny_config(source)
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -150,21 +179,21 @@ def _config(name: str, source: str):
             f"could not load model {name!r}: it is neither {', '.join(map(repr, EMBEDDED))}, nor a "
             f"folder with a model, nor a hub name that can be reached from here"
         ) from error
-    choose(f"architecture (model {name!r})", config.model_type, ARCHITECTURES)
     return config
 
 
 def _pretrained(name: str, source: str, config, attention: str) -> tuple[nn.Module, object]:
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils import logging
 
-    pooler = ARCHITECTURES[config.model_type].has_pooler
     options = {"config": config, "attn_implementation": attention, "dtype": torch.float32}
+    kind = AutoModelForSeq2SeqLM
+    if config.model_type in ARCHITECTURES:
+        kind = AutoModel
+        options["add_pooling_layer"] = ARCHITECTURES[config.model_type].has_pooler
     logging.disable_progress_bar()
     try:
-        encoder, loading = AutoModel.from_pretrained(
-            source, add_pooling_layer=pooler, output_loading_info=True, **options
-        )
+        encoder, loading = kind.from_pretrained(source, output_loading_info=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except Exception as error:  # safetensors, tokenizers and the hub client share no base class
         raise PruningError(
@@ -185,15 +214,30 @@ def _pretrained(name: str, source: str, config, attention: str) -> tuple[nn.Modu
     return encoder, tokenizer
 
 
-def _natural_pooling(encoder: nn.Module, source: str) -> str:
+def _tokens(pooling: str, task: Task) -> str:
+    if not task.tokenwise or pooling not in ("auto", "tokens"):
+        allowed = "'tokens'" if task.tokenwise else "another than 'tokens'"
+        raise PruningError(
+            f"pooling {pooling!r} does not go with task {task.name!r}; give {allowed} or 'auto'"
+        )
+    return "tokens"
+
+
+def _pooling(asked: str, encoder: nn.Module, source: str, name: str) -> str:
+    if asked == "pooler" and encoder.pooler is None:
+        raise PruningError(f"model {name!r} has no trained pooler; choose pooling 'cls' or 'mean'")
+    if asked != "auto":
+        return asked
     if (Path(source) / "1_Pooling").is_dir():  # the layout of a sentence encoder
         return "mean"
     return "cls" if encoder.pooler is None else "pooler"
 
 
 def _revision(name: str, source: str, encoder: nn.Module) -> str:
+    if name == TINY:
+        return random_revision(encoder)
     if name in EMBEDDED:
-        return offline.revision(name)
+        return offline.revision(EMBEDDED[name])
     if commit := getattr(encoder.config, "_commit_hash", None):
         return commit
     digest = hashlib.sha256()

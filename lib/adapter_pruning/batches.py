@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from .backbones import Model
-from .tasks import Task
+from .base_task import IGNORED, Task
+from .errors import PruningError
 
 
 def length_batches(
@@ -31,17 +32,19 @@ def length_batches(
 
 def collate(rows: list[dict], padding: int, device: torch.device) -> dict[str, Tensor]:
     """Rows of token ids -> (B, L) tensors on the device, padded, with an attention mask."""
-    length = max(len(row["input_ids"]) for row in rows)
-    fill = {"input_ids": padding, "token_type_ids": 0}
+    fill = {"input_ids": padding, "token_type_ids": 0, "target_ids": padding}
     columns = {
-        key: [row[key] + [value] * (length - len(row[key])) for row in rows]
+        key: _padded([row[key] for row in rows], value)
         for key, value in fill.items()
         if key in rows[0]
     }
-    columns["attention_mask"] = [
-        [1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows
-    ]
+    columns["attention_mask"] = _padded([[1] * len(row["input_ids"]) for row in rows], 0)
     return {key: torch.tensor(value).to(device) for key, value in columns.items()}
+
+
+def _padded(rows: list[list], fill: int) -> list[list]:
+    length = max(len(row) for row in rows)
+    return [row + [fill] * (length - len(row)) for row in rows]
 
 
 def batches(
@@ -56,10 +59,28 @@ def batches(
 
     Inputs are (B, L) tensors and labels (B, ...), both on the model's device; rows are the B row
     numbers. With a generator the order is random.
+
+    Raises:
+        PruningError: a task whose answers are text and a model that writes none, or the reverse;
+            a task about tokens and a head that speaks once a text, or the reverse.
     """
+    if model.writes == bool(task.outputs):
+        does, needs = ("writes", "reads") if model.writes else ("reads", "writes")
+        raise PruningError(
+            f"model {model.name!r} {does} text and task {task.name!r} needs one that {needs} it; "
+            f"load a model for this task"
+        )
+    if (model.pooling == "tokens") != task.tokenwise:
+        raise PruningError(
+            f"the head of model {model.name!r} has pooling {model.pooling!r}, which does not go "
+            f"with task {task.name!r}; load a model for this task"
+        )
     rows = task.encode(model.tokenizer, max_length)[split]
     lengths = [len(row["input_ids"]) for row in rows]
     for chosen in length_batches(lengths, batch_size, generator):
         batch = [rows[i] for i in chosen]
         inputs = collate(batch, model.tokenizer.pad_token_id, model.device)
-        yield inputs, torch.tensor([row["labels"] for row in batch]).to(model.device), chosen
+        labels = [row["labels"] for row in batch]
+        if isinstance(labels[0], list):
+            labels = _padded(labels, IGNORED)
+        yield inputs, torch.tensor(labels).to(model.device), chosen

@@ -83,10 +83,11 @@ class Pfeiffer:
         """One adapter on the layer's last LayerNorm."""
         adapter = BottleneckAdapter(width, self.bottleneck, self.activation)
         norm = layer.get_submodule(parts.ffn_norm)
-        yield Placed("ffn", adapter, [norm.register_forward_hook(partial(_add_and_norm, adapter))])
+        yield Placed("ffn", adapter, [norm.register_forward_hook(partial(add_and_norm, adapter))])
 
 
-def _add_and_norm(adapter: nn.Module, norm: nn.Module, args: tuple, output: Tensor) -> Tensor:
+def add_and_norm(adapter: nn.Module, norm: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    """LN(x + A(LN(x))): a hook on LN, whose input is x."""
     return norm.forward(args[0] + adapter(output))  # `forward`, so that no hook runs again
 
 

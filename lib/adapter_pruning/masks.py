@@ -34,7 +34,7 @@ class Mask(Mapping[str, Tensor]):
 
     def __init__(self, kept: Mapping[str, Tensor]):
         if not kept:
-            raise PruningError("a mask needs at least one tensor")
+            raise PruningError("nothing to prune: a mask needs at least one tensor")
         for name, tensor in kept.items():
             if not isinstance(tensor, Tensor) or tensor.dtype != torch.bool:
                 raise PruningError(f"mask entry {name!r} is not a bool tensor")

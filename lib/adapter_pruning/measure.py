@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "transformers", "datasets", "numpy", "scikit-learn", "scipy")
+PACKAGES = ("torch", "transformers", "datasets", "numpy", "scikit-learn", "scipy", "rouge-score")
 
 
 class PeakMemory:

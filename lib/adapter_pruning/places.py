@@ -1,8 +1,10 @@
 """Where an architecture keeps the parts that the papers touch, and what was put there."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import nn
 
 
@@ -26,6 +28,37 @@ class Architecture:
     ffn_norm: str
     layers: tuple[str, ...] = ("encoder.layer",)
     has_pooler: bool = False
+
+
+class Backbone(nn.Module):
+    """A pretrained `encoder`, its tokenizer, and where its layers keep their parts.
+
+    `writes` says whether its answers are text. `revision` is of the exact weights.
+    """
+
+    writes = False
+
+    def __init__(self, encoder: nn.Module, tokenizer, architecture: Architecture, name: str):
+        super().__init__()
+        self.encoder, self.tokenizer, self.name = encoder, tokenizer, name
+        self.architecture = architecture
+        self.adapter_config = None
+        self.revision = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.encoder.parameters()).device
+
+    @property
+    def width(self) -> int:
+        """Hidden size d."""
+        return self.encoder.config.hidden_size
+
+    def layers(self) -> Iterator[nn.Module]:
+        """The transformer layers, lowest first, those of an encoder before those of a decoder."""
+        for stack in self.architecture.layers:
+            yield from self.encoder.get_submodule(stack)
 
 
 class Hook(Protocol):

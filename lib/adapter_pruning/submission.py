@@ -23,7 +23,7 @@ import numpy as np
 from . import files, tables
 from .errors import PruningError, choose
 from .records import RecordStore
-from .tasks import TASKS, Split, Task, TaskSpec, load_unlabelled
+from .tasks import TASKS, Classification, Split, Task, TaskSpec, load_unlabelled
 from .tickets import load_ticket
 from .training import TrainConfig, predict
 from .units import UNITS
@@ -259,7 +259,7 @@ def _as_task(spec: TaskSpec, rows: Split) -> Task:
     # `predict` also takes the loss, which a label of -1 has not; nobody looks at it.
     rows = Split(rows.texts, np.zeros_like(rows.labels))
     one = rows.take(np.arange(1))
-    return Task(spec, train=one, validation=one, test=rows, revision="")
+    return Classification(spec, train=one, validation=one, test=rows, revision="")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from .adapters import adapter_parameters, attach
 from .backbones import Model, load_model
 from .checkpoints import described
 from .errors import PruningError
+from .fusion import Fusion
 from .masks import Mask, pack, prune, schedule, shapes, unpack
 from .records import RecordStore, digest
 from .tasks import Task
@@ -226,19 +227,28 @@ def load_ticket(store: RecordStore, record: dict, task: Task) -> Model:
 
     Raises:
         PruningError: the record is of no search, the store has no such round, its file is
-            damaged, or the task has another number of outputs.
+            damaged, the task has another number of outputs, or the model is another by now.
     """
     if not {"unit", "round"} <= set(record["detail"]) or not record["method"].endswith(" ticket"):
         raise PruningError(f"record {record['key']} ({record['method']}) is no round of a search")
     unit, index = get(record["detail"]["unit"]), record["detail"]["round"]
     folder, state = _find_round(store, record["key"], index)
     options = {key: record[key] for key in ("seed", "pooling", "dropout")}
-    if task.outputs != (trained := len(state["trained.head.bias"])):
+    if task.outputs != (trained := len(state.get("trained.head.bias", ()))):
         raise PruningError(
             f"the ticket was trained for {record['task']!r} with {trained} output(s); task "
             f"{task.name!r} has {task.outputs}"
         )
-    model = attach(load_model(record["model"], task, **options), described(record["adapter"]))
+    config = described(record["adapter"])
+    if isinstance(config, Fusion):
+        raise PruningError("a round of a fusion does not hold the adapters that it mixes")
+    model = load_model(record["model"], task, **options)
+    if model.revision != record["model_revision"]:
+        raise PruningError(
+            f"the ticket was found in {record['model']!r} at {record['model_revision']}, and that "
+            f"model is now at {model.revision}"
+        )
+    attach(model, config)
     parameters = adapter_parameters(model)
     units = unpack(*_read_round(folder / _round_file(index - 1))) if index else unit.all(parameters)
     _restore(trainable(model), unit.expand(units, parameters), state)

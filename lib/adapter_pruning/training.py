@@ -90,7 +90,7 @@ def predict(model: Model, task: Task, split: str, config: TrainConfig) -> tuple[
         ):
             logits = model(**inputs)
             total = total + task.loss(logits, labels, "sum")
-            answers.append(task.read(logits, **inputs))
+            answers.append(task.read(logits, model=model, split=split, **inputs))
             order.extend(rows)
     loss = float(total) / len(order)
     if not math.isfinite(loss):
@@ -107,8 +107,10 @@ def evaluate(
     model: Model, task: Task, config: TrainConfig | None = None, split: str = "test"
 ) -> dict[str, float]:
     """Every metric of the task, and the mean loss, on a split."""
-    answers, loss = predict(model, task, split, config or TrainConfig())
-    return task.score(split, answers) | {"loss": loss}
+    config = config or TrainConfig()
+    answers, loss = predict(model, task, split, config)
+    rows = task.encode(model.tokenizer, config.max_length)[split]
+    return task.score(split, answers, rows) | {"loss": loss}
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

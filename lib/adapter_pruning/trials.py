@@ -22,8 +22,8 @@ def identity(
 ) -> dict:
     """What decides a trained model: equal identities give equal models on one machine.
 
-    `start` is a hash of the initial values of everything that trains, so another initialisation
-    is another identity however it came about.
+    `start` is a hash of the initial values of everything that trains, and of adapters that do
+    not, so another initialisation is another identity however it came about.
     """
     return {
         "task": task.name,
@@ -33,15 +33,22 @@ def identity(
         "model": model.name,
         "model_revision": model.revision,
         "pooling": model.pooling,
-        "dropout": model.dropout.p,
+        "dropout": model.dropout_rate,
         "adapter": _about_adapter(model),
         "config": asdict(config),
         "seed": seed,
-        "start": hash_tensors(trainable(model)),
+        "start": hash_tensors(trainable(model) | _frozen(model)),
         "mask": hash_tensors(pack(mask)) if mask is not None else None,
         "library": library_hash(),
         "versions": measure.versions(),
     }
+
+
+def _frozen(model: Model) -> dict[str, Tensor]:
+    """What was put into the encoder and does not train: the adapters that a fusion mixes."""
+    if model.adapter_config is None:
+        return {}
+    return dict(model.adapters.named_parameters(prefix="adapters"))
 
 
 def _about_adapter(model: Model) -> dict | None:
