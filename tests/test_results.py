@@ -85,7 +85,7 @@ def test_the_glue_run_skips_no_round_and_fills_none_in():
 
 def test_every_round_of_the_glue_run_has_the_setting_that_the_search_chose():
     for _, found in recorded("glue_cpu").groupby("task"):
-        chosen = tables.best(found[(found.method == "dense adapter of 64") & (found.seed == 0)])
+        chosen = tables.tuned(found[(found.method == "dense adapter of 64") & (found.seed == 0)])
         rounds = found[found.method.str.endswith(" ticket")]
         for setting in ("config.learning_rate", "config.epochs"):
             assert (rounds[setting] == chosen[setting].item()).all()

@@ -14,6 +14,7 @@ def run(method: str, score: float = 0.5, *, task="glue/cola", seed=0, **more) ->
     """A record's columns that the tables read; its validation score is its score unless given."""
     row = {"method": method, "task": task, "seed": seed, "score": score, "validation_score": score}
     row |= {"metric": "accuracy", "majority.accuracy": 0.5, "adapter.bottleneck": 64}
+    row |= {"config.learning_rate": 1e-3}
     row |= {"detail.unit": None, "detail.round": None, "detail.unit_density": None}
     return row | more
 
@@ -147,13 +148,30 @@ def test_a_small_adapter_has_the_share_of_the_units_rounded_and_at_least_one(
     assert found.method.tolist() == [f"dense adapter of {width}"]
 
 
-def test_of_a_small_adapters_trials_the_best_on_validation_counts():
+def test_a_tuned_model_has_the_setting_that_is_best_on_validation_with_the_first_seed():
     trials = [
         run("dense adapter of 13", score, seed=seed, validation_score=validation)
-        for seed, score, validation in [(0, 0.9, 0.1), (0, 0.6, 0.3), (0, 0.8, 0.2), (1, 0.7, 0.1)]
+        | {"config.learning_rate": rate}
+        for seed, rate, score, validation in [
+            (0, 1e-4, 0.9, 0.1),
+            (0, 5e-4, 0.6, 0.3),
+            (0, 1e-3, 0.8, 0.2),
+            (1, 1e-3, 0.9, 0.9),  # better, but of another setting
+            (1, 5e-4, 0.7, 0.1),
+        ]
     ]
     found = tables.small(frame(*search("weight", [1.0]), *trials), 0.21)
     assert cells(found, "seed", "score") == [(0, 0.6), (1, 0.7)]
+
+
+def test_each_task_is_tuned_on_its_own():
+    trials = [
+        run("full fine-tuning", rate, task=task, validation_score=validation)
+        | {"config.learning_rate": rate}
+        for task, rate, validation in [("a", 0.1, 1), ("a", 0.2, 2), ("b", 0.1, 4), ("b", 0.2, 3)]
+    ]
+    found = tables.tuned(frame(*trials))
+    assert cells(found, "task", "score") == [("a", 0.2), ("b", 0.1)]
 
 
 def test_without_a_small_or_a_whole_adapter_there_is_no_small_row():
@@ -165,7 +183,10 @@ def test_without_a_small_or_a_whole_adapter_there_is_no_small_row():
 def everything():
     """Full fine-tunings, three searches whose scores tell unit and round, controls, small ones."""
     densities = [1.0, 0.375, 0.2621, 0.2097, 0.1]
-    rows = [run("full fine-tuning", 0.9, validation_score=0.1), run("full fine-tuning", 0.8)]
+    rows = [
+        run("full fine-tuning", 0.9, validation_score=0.1),
+        run("full fine-tuning", 0.8, **{"config.learning_rate": 1e-4}),
+    ]
     rows += [run("dense adapter of 13", 0.13), run("dense adapter of 24", 0.24)]
     for tens, unit in enumerate(tables.LEVELS, 1):
         scores = [0.01, *((10 * tens + n) / 100 for n in range(1, 5))]

@@ -51,12 +51,20 @@ def nearest(runs: pd.DataFrame, density: float) -> pd.DataFrame:
 def best_round(frame: pd.DataFrame, unit: str) -> pd.DataFrame:
     """For each task and seed the pruned round with the best validation score (A6)."""
     pruned = tickets(frame, unit)
-    return best(pruned[pruned["detail.round"] > 0])
+    pruned = pruned[pruned["detail.round"] > 0]
+    return pruned.loc[pruned.groupby(["task", "seed"], sort=False).validation_score.idxmax()]
 
 
-def best(runs: pd.DataFrame) -> pd.DataFrame:
-    """For each task and seed the run with the best validation score, the first of equals."""
-    return runs.loc[runs.groupby(["task", "seed"], sort=False).validation_score.idxmax()]
+def tuned(runs: pd.DataFrame) -> pd.DataFrame:
+    """For each task the runs with the setting that its search chose, one a seed.
+
+    A search tries every setting with its first seed, and takes the one with the best validation
+    score, the first of equals. Runs of other seeds with another setting are left out.
+    """
+    setting = [name for name in runs if name.startswith("config.")]
+    tried = runs[runs.seed == runs.groupby("task").seed.transform("min")]
+    choice = tried.loc[tried.groupby("task").validation_score.idxmax(), ["task", *setting]]
+    return runs.merge(choice, on=["task", *setting]).drop_duplicates(["task", "seed"])
 
 
 def small(frame: pd.DataFrame, density: float) -> pd.DataFrame:
@@ -65,13 +73,13 @@ def small(frame: pd.DataFrame, density: float) -> pd.DataFrame:
     if whole.empty:
         return whole
     width = max(1, round(whole["adapter.bottleneck"].iloc[0] * density))
-    return best(frame[frame.method == f"dense adapter of {width}"])
+    return tuned(frame[frame.method == f"dense adapter of {width}"])
 
 
 def table1(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Method -> runs, each task at its best round: Table 1's rows."""
     return {
-        "Full fine-tuning": best(frame[frame.method == "full fine-tuning"]),
+        "Full fine-tuning": tuned(frame[frame.method == "full fine-tuning"]),
         "Adapter": dense(frame),
         **{f"{u.capitalize()} tickets": best_round(frame, u) for u in LEVELS},
     }
@@ -80,7 +88,7 @@ def table1(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def table2(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Method -> runs, one level for all tasks: Table 2's rows."""
     return {
-        "Full fine-tuning": best(frame[frame.method == "full fine-tuning"]),
+        "Full fine-tuning": tuned(frame[frame.method == "full fine-tuning"]),
         "Adapter": dense(frame),
         "Small adapter": small(frame, LEVELS["weight"]),
         **{f"{u.capitalize()} tickets": at_level(frame, u, level) for u, level in LEVELS.items()},
