@@ -74,7 +74,8 @@ def sample_losses(
         seed: of the draw.
     """
     drawn = np.random.default_rng(seed).permutation(len(task.train))[:rows]
-    sample = replace(task, train=task.train.take(drawn))
+    few = task.train.take(drawn)
+    sample = replace(task, train=few, validation=few, test=few)  # nothing else gets tokenised
     total = len(sample.encode(model.tokenizer, max_length)["train"])
     for inputs, labels, _ in batches(model, sample, "train", batch_size, max_length):
         yield task.loss(model(**inputs), labels, "sum") / total

@@ -103,7 +103,9 @@ def hidden_states(folder: Path, name: str, about: dict, inputs: dict) -> torch.T
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     inputs = load_file(folder / "inputs.safetensors")
-    bare = BertModel.from_pretrained(folder / "encoder", attn_implementation="eager").double().eval()
+    bare = (
+        BertModel.from_pretrained(folder / "encoder", attn_implementation="eager").double().eval()
+    )
     with torch.no_grad():
         hidden = bare(**inputs).last_hidden_state
     save_file({"hidden": hidden}, folder / "bare.theirs.safetensors")
