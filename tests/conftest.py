@@ -28,7 +28,7 @@ import adapter_pruning as ap
 from adapter_pruning import offline, submission
 from adapter_pruning.backbones import ARCHITECTURES
 from adapter_pruning.offline import Asset
-from adapter_pruning.tasks import TASKS
+from adapter_pruning.specs import TASKS
 
 torch.set_num_threads(1)  # pytest-xdist runs one process a core
 # The same examples on every run, no time limit an example (machines differ), no database folder.

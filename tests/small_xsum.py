@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from adapter_pruning.base_task import Split
+from adapter_pruning.specs import TASKS
 from adapter_pruning.summarization import Summarization, Writing
-from adapter_pruning.tasks import TASKS
 
 ANIMALS = ("cat", "dog", "horse", "fox")
 PLACES = ("in a big old house", "by the river", "here")

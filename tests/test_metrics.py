@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adapter_pruning import metrics
-from adapter_pruning.tasks import TASKS
+from adapter_pruning.specs import TASKS
 
 # tp 3, fp 1, fn 1, tn 1
 LABELS = np.array([1, 1, 1, 1, 0, 0])

@@ -13,7 +13,7 @@ from quick_training import QUICKER
 from small_adapters import KINDS, randomise
 
 import adapter_pruning as ap
-from adapter_pruning import question_answering
+from adapter_pruning import question_answering, specs
 from adapter_pruning.adapters import adapter_parameters
 from adapter_pruning.at_init import prune_at_init
 from adapter_pruning.question_answering import QuestionAnswering, first_sentence
@@ -134,8 +134,8 @@ def test_the_hub_is_asked_for_the_pinned_revision_and_read_like_a_folder(
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     found = ap.load_task("squad")
-    assert asked == [("rajpurkar/squad", "plain_text", question_answering.SQUAD_REVISION)]
-    assert found.revision == question_answering.SQUAD_REVISION
+    assert asked == [("rajpurkar/squad", "plain_text", specs.SQUAD_REVISION)]
+    assert found.revision == specs.SQUAD_REVISION
     assert found.fingerprint == task.fingerprint
 
 

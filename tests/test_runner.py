@@ -1,6 +1,8 @@
 """The runner: nothing starts on bad input, and an output is a finished notebook or absent."""
 
 import functools
+import subprocess
+import sys
 
 import nbformat
 import papermill
@@ -135,3 +137,10 @@ def test_a_failing_cell_leaves_no_output_but_the_notebook_up_to_there(notebook, 
         runner.run(notebook("print('before')", "1 / 0"), tmp_path / "out.ipynb", {})
     assert not (tmp_path / "out.ipynb").exists()
     assert (tmp_path / "out.failed.ipynb").exists()
+
+
+def test_the_runner_imports_no_pytorch():
+    """It only hands notebooks to their kernels, and a batch starts it dozens of times."""
+    code = "import sys, adapter_pruning.runner; print(sorted({'torch', 'pandas'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -9,7 +9,7 @@ from small_glue import FEW, PUBLISHED, lines_of
 
 import adapter_pruning as ap
 from adapter_pruning import submission
-from adapter_pruning.tasks import TASKS
+from adapter_pruning.specs import TASKS
 
 
 def predictions(rows) -> dict:

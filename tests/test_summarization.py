@@ -11,7 +11,7 @@ import torch
 from small_xsum import DOCUMENTS, SHORT, SUMMARIES, made_up, rows, write
 
 import adapter_pruning as ap
-from adapter_pruning import metrics, summarization
+from adapter_pruning import metrics, specs
 from adapter_pruning.base_task import IGNORED, SPLITS
 from adapter_pruning.batches import batches
 from adapter_pruning.summarization import Writing
@@ -122,7 +122,7 @@ def test_the_hub_is_asked_for_the_pinned_revision(monkeypatch, folder):
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     found = ap.load_task("xsum", "EdinburghNLP/xsum")
-    assert asked == [("EdinburghNLP/xsum", "default", summarization.XSUM_REVISION)]
+    assert asked == [("EdinburghNLP/xsum", "default", specs.XSUM_REVISION)]
     assert re.fullmatch("[0-9a-f]{40}", found.revision)
     assert texts(found.validation) == texts(ap.load_task("xsum", str(folder)).validation)
 

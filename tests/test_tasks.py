@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import adapter_pruning as ap
-from adapter_pruning import tasks
-from adapter_pruning.tasks import TASKS
+from adapter_pruning import specs
+from adapter_pruning.specs import TASKS
 
 REPORTED = {
     "rotten_tomatoes": ("accuracy",),
@@ -373,8 +373,8 @@ def test_the_hub_is_asked_for_the_pinned_revision_and_read_like_a_folder(monkeyp
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     found, expected = ap.load_task("glue/rte"), ap.load_task("glue/rte", str(made_up))
-    assert asked == [("nyu-mll/glue", "rte", tasks.GLUE_REVISION)]
-    assert found.revision == tasks.GLUE_REVISION
+    assert asked == [("nyu-mll/glue", "rte", specs.GLUE_REVISION)]
+    assert found.revision == specs.GLUE_REVISION
     for split in ("train", "validation", "test"):
         assert rows(getattr(found, split)) == rows(getattr(expected, split))
 

@@ -224,12 +224,81 @@ def test_a_trial_is_trained_once(store, small, rotten, fits):
     [{"seed": 1}, {"method": "another"}, {"detail": {"round": 1}}],
     ids=["seed", "method", "detail"],
 )
-def test_another_trial_is_trained_beside_the_first(store, small, rotten, fits, change):
-    run_once(store, small(), rotten)
-    run_once(store, small(), rotten, **change)
+def test_another_trial_is_trained_beside_the_first(store, small, rotten, half, fits, change):
+    run_once(store, small(), rotten, mask=half)
+    run_once(store, small(), rotten, mask=half, **change)
 
     assert len(fits) == 2
     assert len(store.all()) == 2
+
+
+# Shared
+
+
+def state(model):
+    """Name -> the exact bytes of everything that trains."""
+    return {n: p.detach().numpy().tobytes() for n, p in training.trainable(model).items()}
+
+
+@pytest.mark.parametrize(
+    "other", [{"method": "another"}, {"detail": {"round": 0}}, {"mask": "all"}]
+)
+def test_a_whole_adapter_is_trained_once_for_all_methods(
+    store, small, rotten, everything, fits, other
+):
+    first, second = small(), small()
+    if other.get("mask"):
+        other = {"mask": everything}
+    one = run_once(store, first, rotten)
+    two = run_once(ap.RecordStore(store.folder), second, rotten, **({"method": "other"} | other))
+
+    assert len(fits) == 1
+    assert len(store.all()) == 2
+    assert state(first) == state(second) != state(small())
+    for fact in ("metrics", "history", "validation_loss", "seconds", "peak_memory_mib", "hardware"):
+        assert one[fact] == two[fact]
+
+
+def test_a_search_begins_with_the_dense_baseline(store, small, rotten, fits):
+    dense, model = run_once(store, small(), rotten), small()
+    options = {"config": QUICK, "store": store, "progress": False}
+    first, second = ap.find_tickets(model, rotten, rounds=1, **options)
+
+    assert len(fits) == 2  # the baseline and round 1
+    assert first.record["metrics"] == dense["metrics"]
+    alone = list(ap.find_tickets(small(), rotten, rounds=1, config=QUICK, progress=False))
+    assert [r.record["metrics"] for r in alone] == [
+        first.record["metrics"],
+        second.record["metrics"],
+    ]
+    assert [r.units for r in alone] == [first.units, second.units]
+
+
+@pytest.mark.parametrize("change", ["seed", "start", "config", "pruned", "everything trains"])
+def test_another_model_is_trained_for_itself(store, small, plain, rotten, half, fits, change):
+    whole = plain if change == "everything trains" else small
+    run_once(store, whole(), rotten)
+    model, options = whole(), {"method": "another"}
+    if change == "start":
+        model.head.weight.data += 1
+    options |= {"seed": 1} if change == "seed" else {}
+    options |= {"mask": half} if change == "pruned" else {}
+    options |= {"config": dataclasses.replace(QUICK, batch_size=8)} if change == "config" else {}
+    run_once(store, model, rotten, **options)
+
+    assert len(fits) == 2
+
+
+@pytest.mark.parametrize("harm", ["torn", "changed"])
+def test_a_damaged_trained_adapter_is_refused(store, small, rotten, refused, harm):
+    run_once(store, small(), rotten)
+    (file,) = (store.folder / "dense").iterdir()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content[:-9] if harm == "torn" else content)
+
+    with refused(file.name, "damaged", "delete it"):
+        run_once(store, small(), rotten, method="another")
 
 
 def test_another_profile_takes_over_what_is_trained(store, small, rotten, fits):

@@ -7,8 +7,9 @@ import pytest
 from small_glue import FEW, HIDDEN, write_split
 
 import adapter_pruning as ap
-from adapter_pruning import submission, tasks
-from adapter_pruning.tasks import TASKS, load_unlabelled
+from adapter_pruning import specs, submission
+from adapter_pruning.specs import TASKS
+from adapter_pruning.tasks import load_unlabelled
 
 
 @pytest.mark.parametrize(("file", "where"), HIDDEN.items())
@@ -54,6 +55,6 @@ def test_the_hub_is_asked_for_the_pinned_rows(monkeypatch, glue, refused):
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     assert load_unlabelled("glue/ax").texts == load_unlabelled("glue/ax", str(glue)).texts
-    assert asked == [("nyu-mll/glue", "ax", tasks.GLUE_REVISION)]
+    assert asked == [("nyu-mll/glue", "ax", specs.GLUE_REVISION)]
     with refused("'mnli' of 'nyu-mll/glue'", "test_matched"):
         load_unlabelled("glue/mnli")

@@ -1,53 +1,44 @@
 """Pruning adapters: lottery tickets, sparse adapters and pruned heads, in a thin library."""
 
-from .adapters import attach, detach, merge
-from .backbones import load_model
-from .bottleneck import Houlsby, Parallel, Pfeiffer
-from .checkpoints import fuse, load_adapters, save_adapters
-from .controls import run_controls
-from .errors import PruningError
-from .fusion import Fusion
-from .lora import LoRA
-from .masks import Mask, prune, random_mask, schedule
-from .prefix import MAM, Prefix
-from .records import RecordStore
-from .tasks import TASKS, load_task
-from .tickets import find_tickets, load_ticket
-from .training import TrainConfig, evaluate, fit
-from .trials import run_once
-from .tuning import tune
-from .units import Unit
+from importlib import import_module
 
-__all__ = [
-    "MAM",
-    "TASKS",
-    "Fusion",
-    "Houlsby",
-    "LoRA",
-    "Mask",
-    "Parallel",
-    "Pfeiffer",
-    "Prefix",
-    "PruningError",
-    "RecordStore",
-    "TrainConfig",
-    "Unit",
-    "attach",
-    "detach",
-    "evaluate",
-    "find_tickets",
-    "fit",
-    "fuse",
-    "load_adapters",
-    "load_model",
-    "load_task",
-    "load_ticket",
-    "merge",
-    "prune",
-    "random_mask",
-    "run_controls",
-    "run_once",
-    "save_adapters",
-    "schedule",
-    "tune",
-]
+_MODULES = {
+    "adapters": ("attach", "detach", "merge"),
+    "at_init": ("prune_at_init",),
+    "backbones": ("load_model",),
+    "bottleneck": ("Houlsby", "Parallel", "Pfeiffer"),
+    "checkpoints": ("fuse", "load_adapters", "save_adapters"),
+    "controls": ("run_controls",),
+    "errors": ("PruningError",),
+    "fusion": ("Fusion",),
+    "lora": ("LoRA",),
+    "masks": ("Mask", "prune", "random_mask", "schedule"),
+    "prefix": ("MAM", "Prefix"),
+    "records": ("RecordStore",),
+    "specs": ("TASKS",),
+    "tasks": ("load_task",),
+    "tickets": ("find_tickets", "load_ticket"),
+    "training": ("TrainConfig", "evaluate", "fit"),
+    "trials": ("run_once",),
+    "tuning": ("tune",),
+    "units": ("Unit",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = list(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first asked for (PEP 562): PyTorch takes seconds to import.
+
+    The batch starts dozens of processes that only check parameters and hand a notebook to its
+    kernel; those never need it.
+    """
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,34 +12,11 @@ from torch import Tensor
 
 from . import metrics
 from .errors import PruningError
+from .specs import TaskSpec
 
 SPLITS = ("train", "validation", "test")
 # A label that no loss sees: that of padding. It is what cross-entropy ignores by default.
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """The fixed facts of a task; `labels` is empty where the target is no class.
-
-    `metrics` are reported in order and the first is *the* score. `hub` at the commit `pin` is
-    where the data is, under the name `config`; without a `config` it comes inside a wheel. A
-    `folder` is where a copy on disk keeps that configuration, if not under its name. Data with a
-    `validation_split` has its own rows to select by.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    labels: tuple[str, ...]
-    metrics: tuple[str, ...]
-    config: str = ""
-    test_split: str = "validation"
-    label_column: str = "label"
-    kind: str = "classification"
-    hub: str = ""
-    pin: str = ""
-    folder: str = ""
-    validation_split: str = ""
 
 
 @dataclass(frozen=True)

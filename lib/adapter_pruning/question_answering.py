@@ -17,26 +17,13 @@ from sklearn.model_selection import GroupShuffleSplit
 from torch import Tensor
 from torch.nn import functional
 
-from .base_task import Split, Task, TaskSpec, check_columns
+from .base_task import Split, Task, check_columns
 from .errors import PruningError
+from .specs import TaskSpec
 from .windows import NOTHING, best_span, windows
 
-SQUAD = "rajpurkar/squad"
-SQUAD_REVISION = "7b6d24c440a36b6815f21b70d25016731768db1f"
 CANDIDATES = 20  # starts and ends of a window that are paired; n_best_size in run_squad.py
 _AT_ONCE = 1000  # rows; the tokenizer's output for all of SQuAD would take gigabytes
-
-_FACTS = {
-    "columns": ("question", "context"),
-    "labels": (),
-    "metrics": ("answer_f1", "exact_match"),
-    "label_column": "answers",
-    "kind": "question answering",
-}
-SPECS = (
-    TaskSpec("squad", **_FACTS, config="plain_text", hub=SQUAD, pin=SQUAD_REVISION),
-    TaskSpec("disfl_qa", **_FACTS),
-)
 
 
 class QuestionAnswering(Task):

@@ -23,7 +23,8 @@ import numpy as np
 from . import files, tables
 from .errors import PruningError, choose
 from .records import RecordStore
-from .tasks import TASKS, Classification, Split, Task, TaskSpec, load_unlabelled
+from .specs import TASKS, TaskSpec
+from .tasks import Classification, Split, Task, load_unlabelled
 from .tickets import load_ticket
 from .training import TrainConfig, predict
 from .units import UNITS

@@ -16,27 +16,9 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional
 
-from .base_task import IGNORED, SPLITS, Split, Task, TaskSpec, check_columns
+from .base_task import IGNORED, SPLITS, Split, Task, check_columns
 from .errors import PruningError, checked
-
-XSUM = "EdinburghNLP/xsum"
-XSUM_REVISION = "7d4d486c2f8ef850b1a11aead99b894ff3dd7da9"
-SPECS = (
-    TaskSpec(
-        "xsum",
-        columns=("document",),
-        labels=(),
-        metrics=("rougeL", "rouge1", "rouge2"),
-        config="default",
-        folder="data",
-        validation_split="validation",
-        test_split="test",
-        label_column="summary",
-        kind="summarization",
-        hub=XSUM,
-        pin=XSUM_REVISION,
-    ),
-)
+from .specs import TaskSpec
 
 Tokens = Annotated[int, Field(ge=1, le=512)]
 Beams = Annotated[int, Field(ge=1, le=64)]

@@ -5,7 +5,6 @@ GLUE development set, or the test part of an embedded task, is only ever reporte
 """
 
 import hashlib
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,47 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import offline, question_answering, sources, summarization
-from .base_task import SPLITS, Split, Task, TaskSpec, check_columns
+from .base_task import SPLITS, Split, Task, check_columns
 from .errors import PruningError, choose
-
-GLUE = "nyu-mll/glue"
-GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
-
-
-def _glue(name, columns, labels, scores, config=None, test_split="validation") -> TaskSpec:
-    place = {"config": config or name, "hub": GLUE, "pin": GLUE_REVISION}
-    return TaskSpec(f"glue/{name}", columns, labels, scores, test_split=test_split, **place)
-
-
-_PAIR = ("sentence1", "sentence2")
-_ENTAILMENT = ("entailment", "not_entailment")
-_NLI = ("entailment", "neutral", "contradiction")
-_NLI_PAIR = ("premise", "hypothesis")
-_POLARITY = ("negative", "positive")
-
-# Metrics follow the GLUE leaderboard and Wu & Chen (2022), section 3.1: the first one is ranked.
-_SPECS = (
-    TaskSpec("rotten_tomatoes", ("sentence",), _POLARITY, ("accuracy",)),
-    TaskSpec("stsb", _PAIR, (), ("spearman", "pearson")),
-    _glue("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews", "accuracy")),
-    _glue("sst2", ("sentence",), _POLARITY, ("accuracy",)),
-    _glue("mrpc", _PAIR, ("not_equivalent", "equivalent"), ("f1", "accuracy")),
-    _glue("stsb", _PAIR, (), ("spearman", "pearson")),
-    _glue("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy")),
-    _glue("mnli", _NLI_PAIR, _NLI, ("accuracy",), "mnli", "validation_matched"),
-    _glue("mnli-mm", _NLI_PAIR, _NLI, ("accuracy",), "mnli", "validation_mismatched"),
-    _glue("qnli", ("question", "sentence"), _ENTAILMENT, ("accuracy",)),
-    _glue("rte", _PAIR, _ENTAILMENT, ("accuracy",)),
-    _glue("wnli", _PAIR, ("not_entailment", "entailment"), ("accuracy",)),
-)
-TASKS = {spec.name: spec for spec in (*_SPECS, *question_answering.SPECS, *summarization.SPECS)}
-# Where the rows are whose labels only GLUE's test server has. The diagnostic set `glue/ax` is no
-# task of its own: nothing trains on it, and an MNLI model predicts it.
-UNLABELLED = {
-    spec.name: replace(spec, test_split=spec.test_split.replace("validation", "test"))
-    for spec in (*_SPECS, _glue("ax", _NLI_PAIR, _NLI, ("accuracy",)))
-    if spec.config
-}
+from .specs import TASKS, UNLABELLED, TaskSpec
 
 
 class Classification(Task):
@@ -216,7 +177,7 @@ def _read_stsb(folder: Path) -> list[pd.DataFrame]:
     # Seven or nine tab-separated columns without a header; quotes are text, not quoting.
     def read(name: str) -> pd.DataFrame:
         rows = [line.split("\t") for line in (folder / name).read_text("utf8").splitlines()]
-        frame = pd.DataFrame([row[4:7] for row in rows], columns=["label", *_PAIR])
+        frame = pd.DataFrame([row[4:7] for row in rows], columns=["label", *TASKS["stsb"].columns])
         return frame.astype({"label": float})
 
     return [read("sts-train.csv"), read("sts-dev.csv")]

@@ -135,7 +135,7 @@ class _Search:
             if file:
                 about = {"record": json.dumps(record), **shapes(following)}
                 state = pack(following) | _survivors(trainable(self.model), mask)
-                files.save_tensors(file, state, about | {"seal": _seal(state, about)})
+                files.save_tensors(file, state, about | {"seal": trials.seal(state, about)})
         if self.store:
             # After the round's own file: a kill in between leaves a round that is stored next time.
             self.store.append(record)
@@ -169,6 +169,7 @@ class _Search:
             density=units.density,
             detail=detail,
             checkpoint=self._checkpoint(index) if self.store else None,
+            shared=self.store,
             **self.options,
         )
         scores = self.unit.score(self.parameters, units)
@@ -200,17 +201,13 @@ def _restore(
             parameter.copy_(value)
 
 
-def _seal(state: dict[str, torch.Tensor], about: dict[str, str]) -> str:
-    return digest([trials.hash_tensors(state), about])
-
-
 def _round_file(index: int) -> str:
     return f"round_{index:02d}.safetensors"
 
 
 def _read_round(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     state, about = files.load_tensors(file)
-    if about.pop("seal", None) != _seal(state, about):
+    if about.pop("seal", None) != trials.seal(state, about):
         raise PruningError(
             f"the round file {str(file)!r} is damaged; delete it to train that round again"
         )

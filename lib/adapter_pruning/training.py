@@ -20,6 +20,7 @@ from .backbones import Model
 from .batches import batches
 from .errors import PruningError, checked, choose
 from .masks import Mask, hold
+from .precision import autocast, frozen_cast
 from .tasks import SPLITS, Task
 
 Positive = Annotated[int, Field(ge=1)]
@@ -68,13 +69,6 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    if precision == "auto":
-        native = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        precision = "bf16" if native else "fp32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
 def predict(model: Model, task: Task, split: str, config: TrainConfig) -> tuple[list, float]:
     """What the model says to each row of a split, in the split's order, and the mean loss.
 
@@ -84,7 +78,8 @@ def predict(model: Model, task: Task, split: str, config: TrainConfig) -> tuple[
     choose("split", split, SPLITS)
     answers, order, total = [], [], 0.0
     model.eval()
-    with torch.inference_mode(), _autocast(model.device, config.precision):
+    where = model.device, config.precision
+    with frozen_cast(model, *where), torch.inference_mode(), autocast(*where):
         for inputs, labels, rows in batches(
             model, task, split, config.batch_size, config.max_length
         ):
@@ -155,7 +150,8 @@ def fit(
         torch.manual_seed(seed)
         run = _Run(model, task, config, seed, mask, checkpoint, checkpoint_seconds)
         try:
-            run.train(progress)
+            with frozen_cast(model, model.device, config.precision):
+                run.train(progress)
         finally:
             run.let_go()
     return run.progress
@@ -228,7 +224,7 @@ class _Run:
         factor = rate_factor(self.progress.step, warmup, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = factor * self.config.learning_rate
-        with _autocast(self.model.device, self.config.precision):
+        with autocast(self.model.device, self.config.precision):
             loss = self.task.loss(self.model(**inputs), labels)
         self.optimizer.zero_grad()
         loss.backward()

@@ -1,16 +1,19 @@
 """One trial: train one model, evaluate it, and write down everything about it as one record."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from . import measure
+from . import files, measure
 from .adapters import adapter_parameters
 from .backbones import Model
+from .errors import PruningError
 from .masks import Mask, pack
 from .records import RecordStore, digest, library_hash
 from .tasks import Task
@@ -103,6 +106,7 @@ def run(
     detail: Mapping | None = None,
     profile: str = "",
     checkpoint: str | Path | None = None,
+    shared: RecordStore | None = None,
     progress: bool = True,
 ) -> dict:
     """Train and evaluate the model in place; the record of it, not stored anywhere yet.
@@ -113,16 +117,24 @@ def run(
         density: share of the pruned units that is kept; without it, that of the mask's entries.
         detail: further facts for the record, such as the round of a search.
         profile: which profile asked for the run.
+        shared: where a whole adapter, once trained, lies for every method that trains the same
+            one: a dense baseline is also round 0 of each search.
     """
     about = identity(model, task, config, seed, mask)
-    memory = measure.PeakMemory(model.device)
-    progress_made = fit(
-        model, task, config, seed=seed, mask=mask, checkpoint=checkpoint, progress=progress
-    )
-    scores = evaluate(model, task, config)
+    file = _shared_file(shared, model, about, mask)
+    if file and file.exists():
+        outcome = _recall(model, file)
+    else:
+        memory = measure.PeakMemory(model.device)
+        options = {"seed": seed, "mask": mask, "checkpoint": checkpoint, "progress": progress}
+        made = fit(model, task, config, **options)
+        outcome = _outcome(task, made, evaluate(model, task, config))
+        outcome |= {"peak_memory_mib": memory.read(), "hardware": measure.hardware(model.device)}
+        if file:
+            _keep(model, outcome, file)
     return (
         about
-        | _outcome(task, progress_made, scores)
+        | outcome
         | {
             "key": key(about, method, detail),
             "method": method,
@@ -130,11 +142,47 @@ def run(
             "profile": profile,
             "density": density or (mask.density if mask is not None else 1.0),
             **parameter_counts(model, mask),
-            "peak_memory_mib": memory.read(),
-            "hardware": measure.hardware(model.device),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
+
+
+def _shared_file(
+    store: RecordStore | None, model: Model, about: dict, mask: Mask | None
+) -> Path | None:
+    """Where this model's trained weights may lie: only whole adapters are worth the disk."""
+    whole = mask is None or mask.kept == mask.total
+    if store is None or model.adapter_config is None or not whole:
+        return None
+    # A mask that keeps everything trains the same model as none.
+    return store.folder / "dense" / f"{digest(about | {'mask': None})}.safetensors"
+
+
+def _keep(model: Model, outcome: dict, file: Path) -> None:
+    state, about = trainable(model), {"outcome": json.dumps(outcome)}
+    files.save_tensors(file, state, about | {"seal": seal(state, about)})
+
+
+def _recall(model: Model, file: Path) -> dict:
+    """Set the model to the trained weights in the file; what their training came to.
+
+    Raises:
+        PruningError: the file is damaged.
+    """
+    state, about = files.load_tensors(file)
+    if about.pop("seal", None) != seal(state, about):
+        raise PruningError(
+            f"the trained adapter {str(file)!r} is damaged; delete it to train it again"
+        )
+    with torch.no_grad():
+        for name, parameter in trainable(model).items():
+            parameter.copy_(state[name])
+    return json.loads(about["outcome"])
+
+
+def seal(state: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """A hash over tensors and metadata, stored with them: safetensors does not see torn values."""
+    return digest([hash_tensors(state), dict(about)])
 
 
 def _outcome(task: Task, made: Progress, scores: dict[str, float]) -> dict:
@@ -186,6 +234,7 @@ def run_once(
             mask=mask,
             detail=detail,
             checkpoint=checkpoint,
+            shared=store,
             **options,
         )
         store.append(record)
