@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A batch that was killed leaves a lock and half-made pages behind; the next one goes on all the same.
 SNAKE = $(BIN)/snakemake --cores all --quiet rules host --nolock --rerun-incomplete
+# Python compiles what is imported, once; to compile every module of every package takes a minute.
+PIP = --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 export PYTHONUNBUFFERED := 1
 
 .PHONY: book test gpu-book oracle clean
@@ -31,10 +34,10 @@ clean:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
+	$(BIN)/python -m pip install $(PIP) --editable '.[test]' --constraint constraints.txt
 	@touch $@
 
 .venv-oracle/installed: tests/oracle/requirements.txt
 	$(PYTHON) -m venv .venv-oracle
-	.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	.venv-oracle/bin/python -m pip install $(PIP) --requirement $<
 	@touch $@

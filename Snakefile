@@ -17,7 +17,7 @@ BATCH = load_profile(PROFILE)
 OUT = f"_build/{PROFILE}"
 HTML = "_build/html" if PROFILE == "quick" else f"{OUT}/html"
 NOTEBOOKS = sorted(BATCH.notebooks)
-FIRST = "01_adapter_tuning"  # makes the searches whose settings the other notebooks use
+FIRST = "01_adapter_tuning"  # makes the searches and the baselines that the others use
 PAGE_TASK = BATCH.tasks[0]
 EXTRAS = sorted(file.stem for file in Path("book").glob("*.ipynb"))
 DECIDES = [
@@ -54,7 +54,8 @@ rule batch:
 
 
 def searches(wildcards):
-    seeds = [] if wildcards.notebook == FIRST else BATCH.seeds
+    """The job that makes them: its first seed's, so that the others' keep the cores busy."""
+    seeds = [] if wildcards.notebook == FIRST else BATCH.seeds[:1]
     return expand(f"{OUT}/seeds/{FIRST}/{wildcards.task}/{{seed}}.ipynb", seed=seeds)
 
 
@@ -78,6 +79,7 @@ rule page:
     """The notebook over all seeds; its models come from the records of the seeds' jobs."""
     input:
         seeds=expand(f"{OUT}/seeds/{{{{notebook}}}}/{{{{task}}}}/{{seed}}.ipynb", seed=BATCH.seeds),
+        baselines=expand(f"{OUT}/seeds/{FIRST}/{{{{task}}}}/{{seed}}.ipynb", seed=BATCH.seeds),
         notebook="notebooks/{notebook}.ipynb",
         decides=DECIDES,
         recorded=RECORDED,

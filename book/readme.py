@@ -10,7 +10,7 @@ import pandas as pd
 from adapter_pruning import plots, records, statistics, tables
 
 ROOT = Path(__file__).parents[1]
-RECORDED = ROOT / "book" / "results" / "quick.jsonl"
+RECORDED = ROOT / "book" / "results" / "long.jsonl"
 FIGURE = ROOT / "book" / "_static" / "tickets.png"
 BEGIN, END = (
     "<!-- results: written by book/readme.py -->\n",

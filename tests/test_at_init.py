@@ -5,9 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from quick_training import QUICKER
 from small_adapters import KINDS, randomise
 
 import adapter_pruning as ap
+from adapter_pruning import at_init
 from adapter_pruning.adapters import adapter_parameters
 from adapter_pruning.at_init import (
     CRITERIA,
@@ -16,8 +18,9 @@ from adapter_pruning.at_init import (
     kept_of,
     prune_at_init,
 )
-from adapter_pruning.masks import Mask
+from adapter_pruning.masks import Mask, pack
 from adapter_pruning.sensitivity import grasp, sample_losses, snip
+from adapter_pruning.trials import hash_tensors
 from adapter_pruning.units import UNITS
 
 SAMPLE = {"rows": 12, "batch_size": 5, "max_length": 16}
@@ -297,3 +300,71 @@ def test_scores_that_are_not_finite_are_refused(tiny_bert, rotten, refused):
         model.head.weight[0, 0] = torch.nan
     with refused("not all finite"):
         prune_at_init(model, rotten, "snip", 0.5, **SAMPLE)
+
+
+# Pruned, trained, recorded
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The list of all computations of SNIP scores."""
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(options)
+        return snip(*args, **options)
+
+    monkeypatch.setattr(at_init, "snip", counted)
+    return calls
+
+
+def sparse(store, model, task, **changes):
+    options = {"criterion": "snip", "sparsity": 0.5, "seed": 0, "rows": 12, "progress": False}
+    return ap.run_sparse(store, model, task, QUICKER, **(options | changes))
+
+
+def test_a_sparse_run_trains_under_the_criterions_mask(tmp_path, small, rotten):
+    model = small()
+    mask = prune_at_init(small(), rotten, "snip", 0.5, rows=12, max_length=QUICKER.max_length)
+    record = sparse(ap.RecordStore(tmp_path), model, rotten, detail={"standard": 2})
+
+    assert record["mask"] == hash_tensors(pack(mask))
+    assert record["detail"] == {
+        "criterion": "snip",
+        "sparsity": 0.5,
+        "scope": "global",
+        "density_by_matrix": mask.densities(),
+        "standard": 2,
+    }
+    assert record["method"] == "snip at initialisation"
+    assert record["density"] == pytest.approx(0.5, abs=1e-3)
+    trained = dict(model.named_parameters())
+    for name, kept in mask.items():
+        assert not trained[name][~kept].any()
+        assert trained[name][kept].any()
+
+
+def test_scores_are_computed_once_for_all_sparsities_and_calls(tmp_path, small, rotten, asked):
+    store = ap.RecordStore(tmp_path)
+    first = sparse(store, small(), rotten)
+    again = sparse(ap.RecordStore(tmp_path), small(), rotten)
+    sparser = sparse(store, small(), rotten, sparsity=0.9)
+
+    assert len(asked) == 1
+    assert again == first
+    assert sparser["density"] == pytest.approx(0.1, abs=1e-2)
+    assert len(store.all()) == 2
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"rows": 8}])
+def test_other_scores_are_computed_for_themselves(tmp_path, small, rotten, asked, change):
+    store = ap.RecordStore(tmp_path)
+    sparse(store, small(), rotten)
+    sparse(store, small(), rotten, **change)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("criterion", ["random", "magnitude", "erdos_renyi"])
+def test_what_needs_no_rows_keeps_no_scores(tmp_path, small, rotten, criterion):
+    sparse(ap.RecordStore(tmp_path), small(), rotten, criterion=criterion)
+    assert not (tmp_path / "scores").exists()

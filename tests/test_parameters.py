@@ -63,12 +63,12 @@ def test_every_profile_is_valid_for_every_notebook(profile, notebook):
     check(given | {"profile": profile}, declared(notebook), notebook.stem)
 
 
-def test_the_profiles_are_the_five_that_the_readme_names():
-    assert PROFILES == ["cpu", "gpu", "paper", "quick", "smoke"]
+def test_the_profiles_are_those_that_the_readme_names():
+    assert PROFILES == ["cpu", "gpu", "long", "paper", "quick", "smoke"]
 
 
 def test_an_unknown_profile_is_refused_with_the_known_ones(refused):
-    with refused("unknown profile 'quik'", "cpu, gpu, paper, quick, smoke"):
+    with refused("unknown profile 'quik'", "cpu, gpu, long, paper, quick, smoke"):
         load_profile("quik", ROOT / "profiles")
 
 

@@ -92,9 +92,20 @@ def test_the_curve_is_the_mean_and_the_band_the_interval_over_seeds():
     assert (band.min(), band.max()) == pytest.approx((at_dense.low, at_dense.high))
 
 
-def test_one_seed_has_a_curve_but_no_band():
-    axes = plots.score_by_density(CURVE[CURVE.seed == 0]).axes[0]
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_have_a_curve_and_points_but_no_band(seeds):
+    few = CURVE[CURVE.seed < seeds]
+    axes = plots.score_by_density(few).axes[0]
     assert not axes.collections
+    points = [line for line in axes.lines if line.get_marker() == "."]
+    assert [sorted(line.get_ydata()) for line in points] == [sorted(few.score)]
+
+
+@pytest.mark.parametrize(("seeds", "bars"), [(2, False), (3, True)])
+@pytest.mark.parametrize("figure", [plots.score_by_method, plots.compare_at_densities])
+def test_an_error_bar_needs_three_seeds(figure, seeds, bars):
+    axes = figure(rows({"ticket": [0.7, 0.8, 0.9][:seeds]})).axes[0]
+    assert {bar.has_xerr or bar.has_yerr for bar in axes.containers} == {bars}
 
 
 def test_a_reference_is_marked_at_its_share_of_the_parameters():

@@ -31,7 +31,7 @@ PROVENANCE = (
 
 
 def test_the_default_book_has_a_recorded_run():
-    assert "quick" in RESULTS
+    assert "long" in RESULTS
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -45,19 +45,19 @@ def test_a_recorded_run_comes_from_one_version_of_the_library(name):
 
 
 def test_an_unknown_recorded_run_is_refused_with_the_known_ones(refused):
-    with refused("unknown recorded run 'nope'", "quick"):
+    with refused("unknown recorded run 'nope'", "long"):
         recorded("nope")
 
 
 def test_the_default_books_dense_adapter_is_well_above_the_majority_for_every_seed():
-    search = recorded("quick").query("method == 'weight ticket' and task == 'rotten_tomatoes'")
+    search = recorded("long").query("method == 'weight ticket' and task == 'rotten_tomatoes'")
     dense = search[search["detail.round"] == 0]
     assert dense.seed.nunique() >= 3
     assert (dense.score > dense["majority.accuracy"] + 0.15).all()
 
 
 def test_the_default_books_searches_have_every_round_for_every_seed():
-    frame, profile = recorded("quick"), load_profile("quick", ROOT / "profiles")
+    frame, profile = recorded("long"), load_profile("long", ROOT / "profiles")
     rounds = {u: profile.of(n)["rounds"] for u, n in NOTEBOOKS.items()} | {"adapter": 6}
     for unit, last in rounds.items():
         searches = tables.tickets(frame, unit).groupby("seed")

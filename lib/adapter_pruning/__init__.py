@@ -4,7 +4,7 @@ from importlib import import_module
 
 _MODULES = {
     "adapters": ("attach", "detach", "merge"),
-    "at_init": ("prune_at_init",),
+    "at_init": ("prune_at_init", "run_sparse"),
     "backbones": ("load_model",),
     "bottleneck": ("Houlsby", "Parallel", "Pfeiffer"),
     "checkpoints": ("fuse", "load_adapters", "save_adapters"),

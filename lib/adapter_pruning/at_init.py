@@ -2,21 +2,26 @@
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import importance
+from . import files, importance
 from .adapters import adapter_parameters
 from .backbones import Model
 from .errors import PruningError, choose
 from .masks import Mask, prune_to
+from .records import RecordStore, digest
 from .sensitivity import grasp, snip
 from .tasks import Task
+from .training import TrainConfig
+from .trials import identity, run_once
 from .units import UNITS
 
 CRITERIA = ("random", "magnitude", "erdos_renyi", "snip", "grasp")
+SAMPLED = ("snip", "grasp")  # look at the loss of training rows
 SCOPES = ("global", "matrix")
 
 
@@ -28,6 +33,7 @@ def prune_at_init(
     *,
     scope: str = "global",
     seed: int = 0,
+    scores: Mapping[str, Tensor] | None = None,
     **sample: int,
 ) -> Mask:
     """The mask that removes ceil(sparsity * N) of the N weights in the adapters' matrices.
@@ -40,6 +46,7 @@ def prune_at_init(
         scope: `global` ranks all weights together, `matrix` within each matrix. Erdos-Renyi
             has densities of its own and takes no scope.
         seed: of what is random in the criterion: the random scores, or the scoring rows.
+        scores: of this criterion, where they are known already.
         sample: for SNIP and GraSP, as in `sensitivity.sample_losses`.
 
     Raises:
@@ -50,14 +57,11 @@ def prune_at_init(
     choose("scope", scope, SCOPES)
     if isinstance(sparsity, bool) or not 0 <= sparsity < 1:
         raise PruningError(f"sparsity is {sparsity}; it must be at least 0 and below 1")
-    parameters = adapter_parameters(model)
-    if not any(name.endswith("weight") for name in parameters):
-        kind = type(model.adapter_config).__name__
-        raise PruningError(f"{kind} has no matrices that are pruned at initialisation")
-    every = UNITS["weight"].all(parameters)
+    every = _matrices(model)
     if criterion == "erdos_renyi":
         return erdos_renyi(every, kept_of(every.total, sparsity), seed)
-    scores = _scores(criterion)(model, task, every, seed, sample)
+    if scores is None:
+        scores = _scores(criterion)(model, task, every, seed, sample)
     if scope == "global":
         return prune_to(every, scores, kept_of(every.total, sparsity))
     parts = [
@@ -65,6 +69,72 @@ def prune_at_init(
         for name, kept in every.items()
     ]
     return Mask({name: kept for part in parts for name, kept in part.items()})
+
+
+def run_sparse(
+    store: RecordStore,
+    model: Model,
+    task: Task,
+    config: TrainConfig,
+    *,
+    criterion: str,
+    sparsity: float,
+    seed: int,
+    scope: str = "global",
+    detail: Mapping | None = None,
+    profile: str = "",
+    progress: bool = True,
+    **sample: int,
+) -> dict:
+    """Prune the fresh model, train what is left; its record, from the store where it is there.
+
+    The scores of SNIP and GraSP take as long as a training; the store keeps them, so that every
+    sparsity and every later call has them for nothing.
+
+    Args:
+        detail: further facts for the record.
+        sample: as in `sensitivity.sample_losses`.
+    """
+    sample = {"max_length": config.max_length} | sample
+    scores = None
+    if criterion in SAMPLED:
+        about = [identity(model, task, config, seed), criterion, sample]
+        file = store.folder / "scores" / f"{digest(about)}.safetensors"
+        scores = _stored_scores(file, model, task, criterion, seed, sample)
+    options = {"scope": scope, "seed": seed, "scores": scores}
+    mask = prune_at_init(model, task, criterion, sparsity, **options, **sample)
+    about = {"criterion": criterion, "sparsity": sparsity, "scope": scope}
+    return run_once(
+        store,
+        model,
+        task,
+        config,
+        seed=seed,
+        method=f"{criterion} at initialisation",
+        mask=mask,
+        detail=about | {"density_by_matrix": mask.densities()} | dict(detail or {}),
+        profile=profile,
+        progress=progress,
+    )
+
+
+def _stored_scores(
+    file: Path, model: Model, task: Task, criterion: str, seed: int, sample: dict
+) -> Mapping[str, Tensor]:
+    if file.exists():
+        return files.load_tensors(file)[0]
+    scores = _scores(criterion)(model, task, _matrices(model), seed, sample)
+    files.save_tensors(file, scores, {})
+    return scores
+
+
+def _matrices(model: Model) -> Mask:
+    """The mask that keeps all that can be pruned (C4)."""
+    parameters = adapter_parameters(model)
+    if not any(name.endswith("weight") for name in parameters):
+        kind = type(model.adapter_config).__name__
+        raise PruningError(f"{kind} has no matrices that are pruned at initialisation")
+    return UNITS["weight"].all(parameters)
 
 
 def _scores(criterion: str) -> Callable[..., Mapping[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""What the book ships to compare with: the papers' published tables, and recorded runs."""
+"""What the book ships to compare with: published tables, recorded runs, other libraries."""
 
 from pathlib import Path
 
@@ -32,3 +32,8 @@ def recorded(name: str) -> pd.DataFrame:
         PruningError: unknown name, with the known ones.
     """
     return records.frame(records.read(_file("recorded run", "results", name, ".jsonl")))
+
+
+def compared() -> pd.DataFrame:
+    """The last result of `make oracle`: our adapters and AdapterHub's on the same weights."""
+    return pd.read_csv(_file("comparison", "results", "oracle", ".csv"), dtype=str)

@@ -41,6 +41,7 @@ class Parameters(BaseModel):
     epochs: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(min_length=1)]
     trials: Count
     batch_size: Annotated[int, Field(ge=1, le=4096)]
+    warmup_epochs: Annotated[float, Field(ge=0, le=100)]
     evaluations_per_epoch: Annotated[int, Field(ge=1, le=1000)]
     patience: Count
     precision: Literal["auto", "bf16", "fp32"]
@@ -48,6 +49,25 @@ class Parameters(BaseModel):
     drop: Rate
     dense_densities: Annotated[list[Density], Field(min_length=1)]
     control_densities: Annotated[list[Density], Field(min_length=1)]
+    sparsities: Annotated[list[Rate], Field(min_length=1)]
+    sparsity: Rate
+    criterion: Literal["random", "magnitude", "erdos_renyi", "snip", "grasp"]
+    factors: Annotated[list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1)]
+    scope: Literal["global", "matrix"]
+    scoring_rows: Count
+    second_task: TaskName
+    question_task: TaskName
+    question_source: Annotated[str, Field(min_length=1)] | None
+    summary_task: TaskName
+    summary_source: Annotated[str, Field(min_length=1)] | None
+    summary_model: Annotated[str, Field(min_length=1)]
+    texts_seeds: Seeds
+    texts_train_size: Count | None
+    texts_test_size: Count | None
+    texts_epochs: Annotated[int, Field(ge=1, le=100)]
+    texts_batch_size: Annotated[int, Field(ge=1, le=4096)]
+    texts_max_length: Annotated[int, Field(ge=8, le=512)]
+    texts_scoring_rows: Count
 
 
 def check(given: Mapping[str, object], declared: Mapping[str, object], where: str) -> dict:

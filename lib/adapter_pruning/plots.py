@@ -13,6 +13,7 @@ from .metrics import DISPLAY
 from .statistics import summarise
 
 WIDTH = 4.8  # inches: fills the book's text column, and stays readable on a phone
+FEWEST = 3  # seeds from which an interval is drawn: of two it would fill the figure
 BASELINE = {"color": "0.45", "linestyle": ":", "linewidth": 1.6}
 
 
@@ -105,8 +106,10 @@ def score_by_density(curves: pd.DataFrame, references: pd.DataFrame | None = Non
     ):
         line = summarise(group, ["density"]).sort_values("density")
         axes.plot(line.density, line["mean"], marker="o", markersize=4, color=colour, label=method)
-        if (line.n > 1).all():
+        if (line.n >= FEWEST).all():
             axes.fill_between(line.density, line.low, line.high, color=colour, alpha=0.2, lw=0)
+        else:
+            axes.plot(group.density, group.score, ".", color=colour, alpha=0.35, markersize=4)
     if references is not None:
         _mark(axes, references)
     density_axis(axes, curves.density)
@@ -120,7 +123,7 @@ def _mark(axes: Axes, references: pd.DataFrame) -> None:
     markers = iter("sD^v")
     for method, group in references.groupby("method", sort=False):
         row = summarise(group.assign(all="all"), ["all"]).iloc[0]
-        spread = [[row["mean"] - row.low], [row.high - row["mean"]]] if row.n > 1 else None
+        spread = [[row["mean"] - row.low], [row.high - row["mean"]]] if row.n >= FEWEST else None
         axes.errorbar(
             group.relative_density.mean(),
             row["mean"],
@@ -139,7 +142,7 @@ def score_by_method(frame: pd.DataFrame) -> Figure:
     table = summarise(frame, ["method"])
     sns.stripplot(frame, x="score", y="method", color="0.6", size=4, jitter=False, ax=axes)
     for place, row in table.iterrows():
-        spread = [[row["mean"] - row.low], [row.high - row["mean"]]] if row.n > 1 else None
+        spread = [[row["mean"] - row.low], [row.high - row["mean"]]] if row.n >= FEWEST else None
         axes.errorbar(row["mean"], place, xerr=spread, fmt="o", color="C0", capsize=4)
     axes.set(ylabel="", xlabel=f"test {DISPLAY[frame['metric'].iloc[0]]}")
     first = frame.iloc[0]
@@ -162,7 +165,9 @@ def compare_at_densities(frame: pd.DataFrame) -> Figure:
         axes.plot(places, rows.score, ".", color=colour, alpha=0.35, zorder=1)
         for density, group in rows.groupby("density"):
             row = summarise(group, ["density"]).iloc[0]
-            spread = [[row["mean"] - row.low], [row.high - row["mean"]]] if row.n > 1 else None
+            spread = (
+                [[row["mean"] - row.low], [row.high - row["mean"]]] if row.n >= FEWEST else None
+            )
             axes.errorbar(
                 densities.index(density) + shift,
                 row["mean"],

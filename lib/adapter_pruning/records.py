@@ -25,6 +25,8 @@ PRESENTATION = (
     "parameters.py",
     "plots.py",
     "runner.py",
+    "sparse_claims.py",
+    "sparse_plots.py",
     "statistics.py",
     "submission.py",
     "survivors.py",

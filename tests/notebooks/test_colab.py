@@ -48,12 +48,20 @@ def test_runs_from_nothing(path, hosted, tmp_path, monkeypatch):
         "small_bottleneck": 1,
         "max_length": 16,
         "evaluations_per_epoch": 1,
+        "rounds": 1,
+        "sparsities": [0.4],
+        "factors": [2],
+        "scoring_rows": 8,
+        "texts_train_size": 4,
+        "texts_test_size": 2,
+        "texts_max_length": 128,
+        "texts_scoring_rows": 4,
     }
     source = nbformat.read(path, 4)
     parameters = next(c for c in source.cells if "parameters" in c.metadata.get("tags", []))
-    parameters.source += "\n" + "\n".join(f"{name} = {value!r}" for name, value in small.items())
-    if "rounds:" in parameters.source:
-        parameters.source += "\nrounds = 1"
+    declared = {line.partition(":")[0] for line in parameters.source.splitlines()}
+    given = [f"{name} = {value!r}" for name, value in small.items() if name in declared]
+    parameters.source += "\n" + "\n".join(given)
     nbformat.write(source, tmp_path / path.name)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
         "ADAPTER_PRUNING_SOURCE": _source(tmp_path).as_uri(),
