@@ -45,9 +45,9 @@ class LoRA:
         rank: r.
         alpha: the change is scaled by alpha / r.
         targets: which maps; SparseAdapter's are query and value.
-        init_std: standard deviation of both matrices. Hu et al. start B at 0; then SNIP and
-            GraSP scores are all zero at initialisation, and magnitude prunes all of B. The code
-            of SparseAdapter starts both at 0.02, and so do we.
+        init_std: standard deviation of both matrices. Hu et al. start B at 0; then all SNIP
+            scores are zero at initialisation, and GraSP's of B, and magnitude prunes all of B.
+            The code of SparseAdapter starts both at 0.02, and so do we.
     """
 
     rank: Annotated[int, Field(ge=1, le=8192)] = 8
