@@ -8,7 +8,7 @@ PIP = --quiet --disable-pip-version-check --no-compile
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONUNBUFFERED := 1
 
-.PHONY: book test gpu-book oracle clean
+.PHONY: book test gpu-book oracle benchmark clean
 
 book: .venv/installed
 	$(SNAKE)
@@ -28,6 +28,10 @@ oracle: .venv/installed .venv-oracle/installed
 	$(BIN)/python tests/oracle/cases.py write _build/oracle
 	.venv-oracle/bin/python tests/oracle/adapterhub.py _build/oracle
 	$(BIN)/python tests/oracle/cases.py compare _build/oracle
+
+# Is a cut model faster in proportion to what was cut? Minutes, and nothing else should run.
+benchmark: .venv/installed
+	$(BIN)/python benchmarks/cut_speed.py
 
 clean:
 	rm -rf _build .venv .venv-oracle

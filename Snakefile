@@ -75,6 +75,16 @@ rule seed:
         + LOGGED
 
 
+use rule seed as longest_seed with:
+    # Answers and summaries take longest, so they begin first: else one core works on alone.
+    wildcard_constraints:
+        notebook="07_adapter_variants",
+    priority: 1
+
+
+ruleorder: longest_seed > seed
+
+
 rule page:
     """The notebook over all seeds; its models come from the records of the seeds' jobs."""
     input:

@@ -119,7 +119,7 @@ def test_a_layer_with_adapters_equals_one_written_by_hand(base, inputs, config, 
         states = model.encoder(**inputs, output_hidden_states=True).hidden_states
         for index, layer in enumerate(model.layers()):
             filled = gaps(model.adapters[str(index)])
-            expected = bert_layer(layer, states[index], words, 4, **filled)
+            expected = bert_layer(layer.module, states[index], words, 4, **filled)
             torch.testing.assert_close(states[index + 1][words], expected[words])
 
 

@@ -27,18 +27,18 @@ def test_every_named_part_is_the_right_kind_of_module_with_the_right_shape(model
     assert len(layers) == LAYERS
     for layer in layers:
         for part, shape in shapes.items():
-            module = layer.get_submodule(getattr(model.architecture, part))
+            module = layer.part(part)
             assert type(module) is nn.Linear, part
             assert tuple(module.weight.shape) == shape, part
         for part in ("attention_end", "ffn_end"):
-            assert type(layer.get_submodule(getattr(model.architecture, part))) is nn.Dropout
+            assert type(layer.part(part)) is nn.Dropout
 
 
 def test_no_two_parts_are_the_same_module(model):
     layer = next(model.layers())
     parts = ["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
     names = [getattr(model.architecture, part) for part in (*parts, "attention_end", "ffn_end")]
-    assert len({id(layer.get_submodule(name)) for name in names}) == len(names)
+    assert len({id(layer.module.get_submodule(name)) for name in names}) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,9 @@ def test_each_end_comes_between_its_projection_and_the_residual_connection(
 
     layer = next(model.layers())
     for name in (end, dense, "ffn_in"):
-        part = layer.get_submodule(getattr(model.architecture, name))
-        part.register_forward_hook(note(name))
-    layer.register_forward_hook(note("layer"))
-    norms = [m for name, m in layer.named_modules() if name.endswith("LayerNorm")]
+        layer.part(name).register_forward_hook(note(name))
+    layer.module.register_forward_hook(note("layer"))
+    norms = [m for name, m in layer.module.named_modules() if name.endswith("LayerNorm")]
     norms[0 if end == "attention_end" else 1].register_forward_hook(note("norm"))
     model(**inputs)
     residual = seen["layer"][0] if end == "attention_end" else seen["ffn_in"][0]

@@ -19,7 +19,7 @@ PARTS = (
     "notebooks",
     "profiles",
 )
-EVERYTHING = {"seed": 14, "page": 7, "extra": 4, "book": 1}
+EVERYTHING = {"seed": 16, "longest_seed": 2, "page": 9, "extra": 4, "book": 1}
 ONE_CHAPTER = {"seed": 2, "page": 1, "extra": 4, "book": 1}
 
 
@@ -74,7 +74,7 @@ def test_nothing_is_done_twice(finished):
         ("notebooks/01_adapter_tuning.ipynb", " ", EVERYTHING),
         ("notebooks/02_weight_tickets.ipynb", " ", ONE_CHAPTER),
         ("book/new_unit.ipynb", " ", {"extra": 1, "book": 1}),
-        ("book/results/long.jsonl", "\n", {"page": 7, "extra": 4, "book": 1}),
+        ("book/results/long.jsonl", "\n", {"page": 9, "extra": 4, "book": 1}),
         ("book/intro.md", "\n", {"book": 1}),
         ("profiles/gpu.yaml", "# changed\n", {}),
     ],
@@ -102,4 +102,6 @@ def test_an_unknown_profile_is_one_sentence(tmp_path):
     )
     assert done.returncode != 0
     said = done.stdout + done.stderr
-    assert "unknown profile 'nope'; choose one of: cpu, gpu, long, paper, quick, smoke" in said
+    assert (
+        "unknown profile 'nope'; choose one of: cpu, gpu, heads, long, paper, quick, smoke" in said
+    )

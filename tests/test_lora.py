@@ -39,7 +39,7 @@ def test_merging_keeps_the_outputs_and_leaves_no_adapters(adapted, inputs):
 
 
 def test_merging_adds_the_scaled_product_to_the_weight(adapted):
-    query = next(adapted.layers()).attention.self.query
+    query = next(adapted.layers()).part("query")
     frozen, change = query.weight.detach().clone(), adapted.adapters["0"]["query"]
     expected = frozen + 6.0 / 3 * change.up.weight.detach() @ change.down.weight.detach()
     ap.merge(adapted)

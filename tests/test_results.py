@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from adapter_pruning import schedule, tables
-from adapter_pruning.papers import recorded
+from adapter_pruning.papers import recorded, recorded_maps
 from adapter_pruning.parameters import load_profile
 
 ROOT = Path(__file__).parents[1]
-RESULTS = sorted(file.stem for file in (ROOT / "book" / "results").glob("*.jsonl"))
+MAPS = "maps"  # importance maps, of models that were not trained
+RESULTS = {file.stem for file in (ROOT / "book" / "results").glob("*.jsonl")} - {MAPS}
 NOTEBOOKS = {"weight": "02_weight_tickets", "neuron": "03_neuron_tickets"}
 PROVENANCE = (
     "task",
@@ -34,12 +35,19 @@ def test_the_default_book_has_a_recorded_run():
     assert "long" in RESULTS
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", sorted(RESULTS))
 def test_every_recorded_model_says_where_it_comes_from(name):
     assert recorded(name)[list(PROVENANCE)].notna().all(axis=None)
 
 
-@pytest.mark.parametrize("name", RESULTS)
+def test_every_recorded_map_says_where_it_comes_from():
+    of_trained = ("density", "parameters_", "score", "seconds", "peak_memory")
+    facts = [name for name in PROVENANCE if not name.startswith(of_trained)]
+    assert recorded(MAPS)[facts].notna().all(axis=None)
+    assert all(len(record["scores"]) == 6 for record in recorded_maps(MAPS))
+
+
+@pytest.mark.parametrize("name", sorted(RESULTS | {MAPS}))
 def test_a_recorded_run_comes_from_one_version_of_the_library(name):
     assert recorded(name).groupby("library").ngroups == 1
 
@@ -58,7 +66,7 @@ def test_the_default_books_dense_adapter_is_well_above_the_majority_for_every_se
 
 def test_the_default_books_searches_have_every_round_for_every_seed():
     frame, profile = recorded("long"), load_profile("long", ROOT / "profiles")
-    rounds = {u: profile.of(n)["rounds"] for u, n in NOTEBOOKS.items()} | {"adapter": 6}
+    rounds = {u: profile.of(n, ["rounds"])["rounds"] for u, n in NOTEBOOKS.items()} | {"adapter": 6}
     for unit, last in rounds.items():
         searches = tables.tickets(frame, unit).groupby("seed")
         assert sorted(searches.groups) == profile.seeds

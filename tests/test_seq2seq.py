@@ -76,14 +76,14 @@ def test_every_named_part_is_the_right_kind_of_module_in_both_stacks(model):
     within |= {"ffn_in": (INNER, HIDDEN), "ffn_out": (HIDDEN, INNER), "ffn_end": (HIDDEN, INNER)}
     layers = list(model.layers())
     stacks = model.encoder.get_encoder().layers, model.encoder.get_decoder().layers
-    assert [id(layer) for layer in layers] == [id(layer) for stack in stacks for layer in stack]
+    assert [layer.module for layer in layers] == [module for stack in stacks for module in stack]
     assert len(layers) == 2 * LAYERS
     for layer in layers:
         for part, shape in within.items():
-            module = layer.get_submodule(getattr(model.architecture, part))
+            module = layer.part(part)
             assert type(module) is nn.Linear, part
             assert tuple(module.weight.shape) == shape, part
-        assert type(layer.get_submodule(model.architecture.ffn_norm)) is nn.LayerNorm
+        assert type(layer.part("ffn_norm")) is nn.LayerNorm
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_each_end_comes_right_before_its_residual_connection(model, batch, end, 
         parts = {"end": getattr(model.architecture, end), "norm": norm}
         parts["into"] = "self_attn.q_proj" if end == "attention_end" else "fc1"
         for name, part in parts.items():
-            layer.get_submodule(part).register_forward_hook(
+            layer.module.get_submodule(part).register_forward_hook(
                 lambda module, args, out, name=name, seen=seen: seen.update({name: (args[0], out)})
             )
         logits(model, batch)
@@ -139,7 +139,7 @@ def test_the_loss_is_that_of_transformers_for_one_summary(model, rows, tokenizer
 
 def test_a_given_dropout_is_every_dropout_of_the_network(bart_folder):
     model = ap.load_model(str(bart_folder), made_up(), device="cpu", dropout=0.25)
-    layer = next(model.layers())
+    layer = next(model.layers()).module
     assert (model.dropout_rate, layer.dropout, layer.activation_dropout) == (0.25, 0.25, 0.25)
     assert layer.self_attn.dropout == 0.25
 

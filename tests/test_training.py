@@ -107,7 +107,7 @@ def test_training_is_with_dropout_and_evaluation_without(small, rotten):
     fit(model, rotten)
 
     step, look = (True, False), (False, True)
-    assert seen == [step, step, look, look] * EVALUATIONS  # 32 rows to validate on are 2 batches
+    assert seen == [step, step, look] * EVALUATIONS  # 32 rows to validate on are one batch
 
 
 def test_padding_does_not_change_a_prediction(small, rotten):

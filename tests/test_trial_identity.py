@@ -44,6 +44,7 @@ OTHER_SETTINGS = {
     "batch_size": 8,
     "warmup_epochs": 0.5,
     "weight_decay": 0.1,
+    "optimizer": "adamw",
     "evaluations_per_epoch": 1,
     "patience": 1,
     "max_length": 17,
@@ -95,6 +96,25 @@ def with_other_activation(model):
 )
 def test_another_model_is_another_trial(identity, small, change):
     assert identity(model=change(small())) != identity()
+
+
+def test_a_frozen_head_is_part_of_the_identity_as_one_that_trains_is(identity, small):
+    one, other = small(), with_other_head(small())
+    for model in (one, other):
+        model.head.requires_grad_(False)
+    assert identity(model=one) != identity(model=other)
+
+
+def test_which_heads_were_cut_is_part_of_the_identity(plain, rotten):
+    """Two models of one shape, with the same LoRA."""
+    found = []
+    for gone in (0, 3):
+        keep = torch.arange(4) != gone
+        model = ap.cut(plain(), ap.Mask({"0.heads": keep}))
+        ap.attach(model, ap.LoRA(rank=2), seed=1)
+        found.append(trials.identity(model, rotten, QUICK, 0))
+    assert found[0] != found[1]
+    assert found[0] | {"cut": None} == found[1] | {"cut": None}
 
 
 def test_full_fine_tuning_is_another_trial(identity, plain):

@@ -22,17 +22,21 @@ def attach(model: Model, config: AdapterConfig, *, seed: int = 0) -> Model:
     encoder's own modules stay as they are: adapters hang on hooks.
 
     Raises:
-        PruningError: the model already has adapters.
+        PruningError: the model already has adapters, or these do not fit it.
     """
     if model.adapter_config is not None:
         raise PruningError("the model already has adapters; detach them first")
     model.encoder.requires_grad_(False)
     model.adapters, model.hooks = nn.ModuleDict(), []
-    for index, layer in enumerate(model.layers()):
-        model.adapters[str(index)] = nn.ModuleDict()
-        for name, adapter, hooks in config.place(layer, model.architecture, model.width):
-            model.adapters[str(index)][name] = adapter.to(model.device)
-            model.hooks += hooks
+    try:
+        for layer in model.layers():
+            placed = model.adapters[str(layer.index)] = nn.ModuleDict()
+            for name, adapter, hooks in config.place(layer):
+                placed[name] = adapter.to(model.device)
+                model.hooks += hooks
+    except PruningError:
+        _take_out(model)
+        raise
     model.adapter_config = config
     init_adapters(model, seed)
     return model
@@ -47,23 +51,28 @@ def detach(model: Model) -> Model:
         PruningError: there are no adapters.
     """
     adapter_parameters(model)
+    _take_out(model)
+    return model
+
+
+def _take_out(model: Model) -> None:
     for hook in model.hooks:
         hook.remove()
     del model.adapters, model.hooks
     model.adapter_config = None
     thaw(model)
-    return model
 
 
 def init_adapters(model: Model, seed: int) -> None:
     """Draw every adapter anew: matrices from N(0, init_std), biases 0; the same on any device.
 
-    The value matrix of a fusion is the identity.
+    The value matrix of a fusion is the identity, and B of LoRA with `zero_up` is 0.
     """
+    zero_up = getattr(model.adapter_config, "zero_up", False)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in adapter_parameters(model).items():
-            if name.endswith("bias"):
+            if name.endswith("bias") or (zero_up and name.endswith("up.weight")):
                 parameter.zero_()
             else:
                 drawn = torch.empty(parameter.shape)
@@ -109,7 +118,7 @@ def merge(model: Model) -> Model:
     if not isinstance(model.adapter_config, LoRA):
         kind = type(model.adapter_config).__name__
         raise PruningError(f"{kind} adapters cannot be merged into the weights; only LoRA can")
-    for index, layer in enumerate(model.layers()):
-        for target, change in model.adapters[str(index)].items():
-            change.merge_into(layer.get_submodule(getattr(model.architecture, target)))
+    for layer in model.layers():
+        for target, change in model.adapters[str(layer.index)].items():
+            change.merge_into(layer.part(target))
     return detach(model)

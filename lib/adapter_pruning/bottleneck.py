@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .errors import checked
-from .places import Architecture, Placed
+from .places import Layer, Placed
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": nn.functional.gelu,
@@ -50,11 +50,11 @@ class Houlsby:
     activation: Literal["gelu", "relu", "swish"] = "gelu"
     init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
 
-    def place(self, layer: nn.Module, parts: Architecture, width: int) -> Iterator[Placed]:
+    def place(self, layer: Layer) -> Iterator[Placed]:
         """One adapter on each sublayer's end."""
         for position in ("attention", "ffn"):
-            adapter = BottleneckAdapter(width, self.bottleneck, self.activation)
-            end = layer.get_submodule(getattr(parts, f"{position}_end"))
+            adapter = BottleneckAdapter(layer.width, self.bottleneck, self.activation)
+            end = layer.part(f"{position}_end")
             # A partial, unlike a closure, follows its adapter through copy.deepcopy.
             hook = end.register_forward_hook(partial(_add, adapter))
             yield Placed(position, adapter, [hook])
@@ -79,10 +79,10 @@ class Pfeiffer:
     activation: Literal["gelu", "relu", "swish"] = "relu"
     init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
 
-    def place(self, layer: nn.Module, parts: Architecture, width: int) -> Iterator[Placed]:
+    def place(self, layer: Layer) -> Iterator[Placed]:
         """One adapter on the layer's last LayerNorm."""
-        adapter = BottleneckAdapter(width, self.bottleneck, self.activation)
-        norm = layer.get_submodule(parts.ffn_norm)
+        adapter = BottleneckAdapter(layer.width, self.bottleneck, self.activation)
+        norm = layer.part("ffn_norm")
         yield Placed("ffn", adapter, [norm.register_forward_hook(partial(add_and_norm, adapter))])
 
 
@@ -105,11 +105,13 @@ class Parallel:
     init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
     scale: Annotated[float, Field(gt=0, le=100)] = 4.0
 
-    def place(self, layer: nn.Module, parts: Architecture, width: int) -> Iterator[Placed]:
+    def place(self, layer: Layer) -> Iterator[Placed]:
         """One adapter that reads the feed-forward's input and adds to its output."""
-        beside = Beside(BottleneckAdapter(width, self.bottleneck, self.activation), self.scale)
-        into = layer.get_submodule(parts.ffn_in).register_forward_pre_hook(beside.read)
-        end = layer.get_submodule(parts.ffn_end).register_forward_hook(beside.add)
+        beside = Beside(
+            BottleneckAdapter(layer.width, self.bottleneck, self.activation), self.scale
+        )
+        into = layer.part("ffn_in").register_forward_pre_hook(beside.read)
+        end = layer.part("ffn_end").register_forward_hook(beside.add)
         yield Placed("ffn", beside.adapter, [into, end])
 
 

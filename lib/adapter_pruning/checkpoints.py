@@ -16,7 +16,16 @@ from .fusion import Fusion
 
 
 def save_adapters(model: Model, file: str | Path) -> None:
-    """Write the adapters and the head to one safetensors file, with what they fit."""
+    """Write the adapters and the head to one safetensors file, with what they fit.
+
+    Raises:
+        PruningError: the encoder was cut or trains too, and the file would not tell.
+    """
+    if model.cut is not None or any(p.requires_grad for p in model.encoder.parameters()):
+        raise PruningError(
+            "the encoder was cut, or trains too, so that adapters alone do not make this model "
+            "again; use save_pruned"
+        )
     state = _everything(model) | {
         f"head.{name}": p.detach() for name, p in model.head.named_parameters()
     }

@@ -25,8 +25,10 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
 
 def sentence(what: str, error: ValidationError) -> str:
     """The first complaint of a pydantic error as one line: what, which value, what is allowed."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "value"
+    # Of a field with several types pydantic names all; the deepest is the one that was meant.
+    first = max(error.errors(), key=lambda one: len(one["loc"]))
+    parts = [str(p) for p in first["loc"] if isinstance(p, int) or p.isidentifier()]
+    where = ".".join(parts) or "value"
     rule = first["msg"][0].lower() + first["msg"][1:]
     return f"{what}: {where} is {first['input']!r}; {rule}"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .bottleneck import BottleneckAdapter, add_and_norm
 from .errors import checked
-from .places import Architecture, Placed
+from .places import Layer, Placed
 
 
 class FusedAdapters(nn.Module):
@@ -53,8 +53,8 @@ class Fusion:
     activation: Literal["gelu", "relu", "swish"] = "relu"
     init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
 
-    def place(self, layer: nn.Module, parts: Architecture, width: int) -> Iterator[Placed]:
+    def place(self, layer: Layer) -> Iterator[Placed]:
         """One mixture on the layer's last LayerNorm."""
-        fused = FusedAdapters(width, self.adapters, self.bottleneck, self.activation)
-        norm = layer.get_submodule(parts.ffn_norm)
+        fused = FusedAdapters(layer.width, self.adapters, self.bottleneck, self.activation)
+        norm = layer.part("ffn_norm")
         yield Placed("fusion", fused, [norm.register_forward_hook(partial(add_and_norm, fused))])

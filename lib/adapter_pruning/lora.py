@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from .errors import checked
-from .places import Architecture, Placed
+from .errors import PruningError, checked
+from .places import Layer, Placed
 
+Rank = Annotated[int, Field(ge=1, le=8192)]
 Target = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
 
 
@@ -42,24 +43,54 @@ class LoRA:
     """W x + (alpha / r) B A x on chosen linear maps of every layer (Hu et al. 2022).
 
     Attributes:
-        rank: r.
+        rank: r, or one for each layer, lowest first.
         alpha: the change is scaled by alpha / r.
+        scale: replaces alpha / r where it is given: one factor for every rank, so that rank and
+            scale do not change together.
         targets: which maps; SparseAdapter's are query and value.
-        init_std: standard deviation of both matrices. Hu et al. start B at 0; then all SNIP
-            scores are zero at initialisation, and GraSP's of B, and magnitude prunes all of B.
-            The code of SparseAdapter starts both at 0.02, and so do we.
+        init_std: standard deviation of both matrices. The code of SparseAdapter starts both at
+            0.02, and so do we.
+        zero_up: B starts at 0, as Hu et al. have it, so that training starts from the encoder's
+            own outputs. Then all SNIP scores are zero at initialisation, and GraSP's of B, and
+            magnitude prunes all of B.
     """
 
-    rank: Annotated[int, Field(ge=1, le=8192)] = 8
+    rank: Rank | tuple[Rank, ...] = 8
     alpha: Annotated[float, Field(gt=0, le=1024)] = 32.0
+    scale: Annotated[float, Field(gt=0, le=1024)] | None = None
     targets: tuple[Target, ...] = ("query", "value")
     init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
+    zero_up: bool = False
 
-    def place(self, layer: nn.Module, parts: Architecture, width: int) -> Iterator[Placed]:
-        """One low-rank change beside each target."""
+    def rank_of(self, layer: int) -> int:
+        """r of a layer, counted from 0."""
+        return self.rank if isinstance(self.rank, int) else self.rank[layer]
+
+    def scale_of(self, layer: int) -> float:
+        """Factor on a layer's change."""
+        return self.alpha / self.rank_of(layer) if self.scale is None else self.scale
+
+    def place(self, layer: Layer) -> Iterator[Placed]:
+        """One low-rank change beside each target.
+
+        Raises:
+            PruningError: ranks for another number of layers, or above a map's smaller side.
+        """
+        if not isinstance(self.rank, int) and len(self.rank) != layer.depth:
+            raise PruningError(
+                f"there are {len(self.rank)} ranks, and the model has {layer.depth} layers"
+            )
         for target in self.targets:
-            linear = layer.get_submodule(getattr(parts, target))
-            change = LowRank(linear, self.rank, self.alpha / self.rank)
+            linear = layer.part(target)
+            rank, size = self.rank_of(layer.index), min(linear.weight.shape)
+            if not size:  # of a layer without heads
+                continue
+            if rank > size:
+                raise PruningError(
+                    f"rank {rank} is above {size}, the smaller side of {target} in layer "
+                    f"{layer.index}"
+                )
+            change = LowRank(linear, rank, self.scale_of(layer.index))
             hook = linear.register_forward_hook(partial(_add, change))
             yield Placed(target, change, [hook])
 

@@ -37,3 +37,20 @@ def recorded(name: str) -> pd.DataFrame:
 def compared() -> pd.DataFrame:
     """The last result of `make oracle`: our adapters and AdapterHub's on the same weights."""
     return pd.read_csv(_file("comparison", "results", "oracle", ".csv"), dtype=str)
+
+
+def compared_gates() -> pd.DataFrame:
+    """The last result of `make oracle`: gradients of our head gates and of an older head mask.
+
+    One row a layer of MiniLM. transformers 4.57 still has a head mask; 5 has none.
+    """
+    return pd.read_csv(_file("comparison", "results", "oracle_gates", ".csv"), dtype=str)
+
+
+def recorded_maps(name: str) -> list[dict]:
+    """A recorded run of importance maps: the records of `head_runs.run_importance`.
+
+    Raises:
+        PruningError: unknown name, with the known ones.
+    """
+    return records.read(_file("recorded run", "results", name, ".jsonl"))

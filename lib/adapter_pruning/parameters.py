@@ -1,6 +1,6 @@
 """Every parameter a notebook may have: its type, its range, and one line on what it means."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,6 +55,11 @@ class Parameters(BaseModel):
     factors: Annotated[list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1)]
     scope: Literal["global", "matrix"]
     scoring_rows: Count
+    scoring_sizes: Annotated[list[Count], Field(min_length=2)]
+    draws: Annotated[int, Field(ge=2, le=100)]
+    head_rate: Rate
+    released_rate: Rate
+    densities: Annotated[list[Rate], Field(min_length=1)]
     second_task: TaskName
     question_task: TaskName
     question_source: Annotated[str, Field(min_length=1)] | None
@@ -94,6 +99,11 @@ def check(given: Mapping[str, object], declared: Mapping[str, object], where: st
     return merged
 
 
+ParameterName = Annotated[
+    str, AfterValidator(lambda name: choose("parameter", name, Parameters.model_fields))
+]
+
+
 class Profile(BaseModel):
     """What a batch runs: tasks and seeds, parameters for all notebooks and for single ones."""
 
@@ -102,12 +112,16 @@ class Profile(BaseModel):
     about: Annotated[str, Field(min_length=1)]
     tasks: Annotated[list[TaskName], Field(min_length=1)]
     seeds: Seeds
-    parameters: dict[str, object]
+    parameters: dict[ParameterName, object]
     notebooks: dict[str, dict[str, object]]
 
-    def of(self, notebook: str) -> dict[str, object]:
-        """The parameters this profile gives to a notebook (its file name without the ending)."""
-        return self.parameters | self.notebooks[choose("notebook", notebook, self.notebooks)]
+    def of(self, notebook: str, declared: Collection[str]) -> dict[str, object]:
+        """The parameters this profile gives to a notebook (its file name without the ending).
+
+        Of those for all notebooks, what is `declared` in this one; its own are all given.
+        """
+        mine = self.notebooks[choose("notebook", notebook, self.notebooks)]
+        return {n: value for n, value in self.parameters.items() if n in declared} | mine
 
 
 def load_profile(name: str, folder: str | Path = "profiles") -> Profile:

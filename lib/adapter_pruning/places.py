@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 import torch
@@ -30,10 +31,26 @@ class Architecture:
     has_pooler: bool = False
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer: its number, from 0 and of `depth`, and its parts by their names."""
+
+    index: int
+    depth: int
+    module: nn.Module
+    architecture: Architecture
+    width: int
+
+    def part(self, name: str) -> nn.Module:
+        """The module that the architecture calls `name`, such as `query` or `ffn_out`."""
+        return self.module.get_submodule(getattr(self.architecture, name))
+
+
 class Backbone(nn.Module):
     """A pretrained `encoder`, its tokenizer, and where its layers keep their parts.
 
-    `writes` says whether its answers are text. `revision` is of the exact weights.
+    `writes` says whether its answers are text. `revision` is of the exact weights. `cut` is the
+    mask of heads and feed-forward columns that were left when the others were cut out.
     """
 
     writes = False
@@ -43,6 +60,7 @@ class Backbone(nn.Module):
         self.encoder, self.tokenizer, self.name = encoder, tokenizer, name
         self.architecture = architecture
         self.adapter_config = None
+        self.cut = None
         self.revision = ""
 
     @property
@@ -55,10 +73,12 @@ class Backbone(nn.Module):
         """Hidden size d."""
         return self.encoder.config.hidden_size
 
-    def layers(self) -> Iterator[nn.Module]:
+    def layers(self) -> Iterator[Layer]:
         """The transformer layers, lowest first, those of an encoder before those of a decoder."""
-        for stack in self.architecture.layers:
-            yield from self.encoder.get_submodule(stack)
+        stacks = [self.encoder.get_submodule(stack) for stack in self.architecture.layers]
+        modules = list(chain(*stacks))
+        for index, module in enumerate(modules):
+            yield Layer(index, len(modules), module, self.architecture, self.width)
 
 
 class Hook(Protocol):

@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 
 from .bottleneck import Parallel
 from .errors import checked
-from .places import Architecture, Placed
+from .places import Layer, Placed
 
 ATTENTION = "adapter_pruning_prefix"
 
@@ -58,10 +58,13 @@ class Prefix:
     length: Annotated[int, Field(ge=1, le=512)] = 16
     init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
 
-    def place(self, layer: nn.Module, parts: Architecture, width: int) -> Iterator[Placed]:
+    def place(self, layer: Layer) -> Iterator[Placed]:
         """One prefix in the self-attention."""
+        width = layer.part("key").out_features  # less than the model's where heads were cut
+        if not width:
+            return
         prefix = PrefixKeys(self.length, width)
-        attention = layer.get_submodule(parts.attention)
+        attention = layer.part("attention")
         yield Placed("prefix", prefix, [_Attached(attention, prefix)])
 
 
@@ -80,11 +83,11 @@ class MAM:
     init_std: Annotated[float, Field(gt=0, le=1)] = 0.02
     scale: Annotated[float, Field(gt=0, le=100)] = 4.0
 
-    def place(self, layer: nn.Module, parts: Architecture, width: int) -> Iterator[Placed]:
+    def place(self, layer: Layer) -> Iterator[Placed]:
         """The one and the other."""
-        yield from Prefix(self.bottleneck, self.init_std).place(layer, parts, width)
+        yield from Prefix(self.bottleneck, self.init_std).place(layer)
         beside = Parallel(self.bottleneck, self.activation, self.init_std, self.scale)
-        yield from beside.place(layer, parts, width)
+        yield from beside.place(layer)
 
 
 class _Attached:

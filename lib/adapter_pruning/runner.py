@@ -109,8 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         given = {}
         if options.profile:
-            given = load_profile(options.profile).of(options.notebook.stem)
-            given |= {"profile": options.profile}
+            profile, known = load_profile(options.profile), declared(options.notebook)
+            given = profile.of(options.notebook.stem, known) | {"profile": options.profile}
         run(options.notebook, options.output, given | assignments(options.set))
     except PruningError as error:
         print(f"error: {error}", file=sys.stderr)

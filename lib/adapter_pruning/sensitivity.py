@@ -73,12 +73,17 @@ def sample_losses(
         batch_size, max_length: rows and tokens of a batch.
         seed: of the draw.
     """
-    drawn = np.random.default_rng(seed).permutation(len(task.train))[:rows]
-    few = task.train.take(drawn)
-    sample = replace(task, train=few, validation=few, test=few)  # nothing else gets tokenised
+    sample = sampled(task, rows, seed)
     total = len(sample.encode(model.tokenizer, max_length)["train"])
     for inputs, labels, _ in batches(model, sample, "train", batch_size, max_length):
         yield task.loss(model(**inputs), labels, "sum") / total
+
+
+def sampled(task: Task, rows: int, seed: int) -> Task:
+    """The task with `rows` of its training rows, drawn without replacement, and no others."""
+    drawn = np.random.default_rng(seed).permutation(len(task.train))[:rows]
+    few = task.train.take(drawn)
+    return replace(task, train=few, validation=few, test=few)  # nothing else gets tokenised
 
 
 def _weights(model: Model, mask: Mask) -> dict[str, nn.Parameter]:

@@ -23,6 +23,8 @@ from .masks import Mask, hold
 from .precision import autocast, frozen_cast
 from .tasks import SPLITS, Task
 
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+FORWARD_ONLY = 32  # rows of a batch at least, where nothing is kept for a backward pass
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -34,7 +36,8 @@ class TrainConfig:
         learning_rate: peak of Adam's step size, reached at the end of the warm-up.
         epochs: passes over the training split; an upper bound under early stopping.
         warmup_epochs: length of the linear rise; a linear fall to 0 follows.
-        weight_decay: Adam's L2 term.
+        weight_decay: Adam's L2 term; with `adamw` the decay that is apart from the gradient.
+        optimizer: `adam`, or `adamw` (Loshchilov & Hutter 2019).
         evaluations_per_epoch: how often the validation loss is looked at (A5).
         patience: evaluations without a better loss before training stops (A5).
         max_length: tokens; longer texts are cut.
@@ -46,6 +49,7 @@ class TrainConfig:
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     warmup_epochs: Annotated[float, Field(ge=0, le=100)] = 1.0
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    optimizer: Literal["adam", "adamw"] = "adam"
     evaluations_per_epoch: Annotated[int, Field(ge=1, le=1000)] = 5
     patience: Positive = 3
     max_length: Annotated[int, Field(ge=8, le=512)] = 128
@@ -80,9 +84,8 @@ def predict(model: Model, task: Task, split: str, config: TrainConfig) -> tuple[
     model.eval()
     where = model.device, config.precision
     with frozen_cast(model, *where), torch.inference_mode(), autocast(*where):
-        for inputs, labels, rows in batches(
-            model, task, split, config.batch_size, config.max_length
-        ):
+        size = max(config.batch_size, FORWARD_ONLY)
+        for inputs, labels, rows in batches(model, task, split, size, config.max_length):
             logits = model(**inputs)
             total = total + task.loss(logits, labels, "sum")
             answers.append(task.read(logits, model=model, split=split, **inputs))
@@ -166,7 +169,7 @@ class _Run:
         rows = task.encode(model.tokenizer, config.max_length)["train"]
         self.per_epoch = math.ceil(len(rows) / config.batch_size)
         self.total = self.per_epoch * config.epochs
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = OPTIMIZERS[config.optimizer](
             self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.fingerprint = self._fingerprint(mask)

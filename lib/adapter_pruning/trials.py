@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from .masks import Mask, pack
 from .records import RecordStore, digest, library_hash
 from .tasks import Task
 from .training import Progress, TrainConfig, evaluate, fit, trainable
+
+During = Callable[[Model], AbstractContextManager]
 
 
 def identity(
@@ -38,6 +41,7 @@ def identity(
         "pooling": model.pooling,
         "dropout": model.dropout_rate,
         "adapter": _about_adapter(model),
+        "cut": hash_tensors(pack(model.cut)) if model.cut is not None else None,
         "config": asdict(config),
         "seed": seed,
         "start": hash_tensors(trainable(model) | _frozen(model)),
@@ -48,10 +52,11 @@ def identity(
 
 
 def _frozen(model: Model) -> dict[str, Tensor]:
-    """What was put into the encoder and does not train: the adapters that a fusion mixes."""
+    """What was added to the encoder and does not train: adapters in a fusion, a head as drawn."""
+    head = dict(model.head.named_parameters(prefix="head"))
     if model.adapter_config is None:
-        return {}
-    return dict(model.adapters.named_parameters(prefix="adapters"))
+        return head
+    return head | dict(model.adapters.named_parameters(prefix="adapters"))
 
 
 def _about_adapter(model: Model) -> dict | None:
@@ -73,19 +78,23 @@ def parameter_counts(model: Model, mask: Mask | None = None) -> dict[str, int | 
     """Numbers that train, numbers a task stores beside the shared encoder, and their share.
 
     Entries that the mask prunes count nowhere. `parameters_percent` is Wu & Chen's (2022,
-    Table 2): adapter parameters over encoder plus adapters; for full fine-tuning it is 100.
+    Table 2): adapter parameters over encoder plus adapters; for full fine-tuning it is 100. What
+    trains of the encoder itself, such as LayerNorms, is stored and is no adapter.
     """
     gone = mask.total - mask.kept if mask is not None else 0
     trained = sum(p.numel() for p in trainable(model).values()) - gone
     if model.adapter_config is None:
+        whole = all(p.requires_grad for layer in model.layers() for p in layer.module.parameters())
+        total = sum(p.numel() for p in model.encoder.parameters())
         return {
             "parameters_trained": trained,
             "parameters_stored": trained,
-            "parameters_percent": 100.0,
+            "parameters_percent": 100.0 if whole else 100 * trained / total,
         }
     adapters = sum(p.numel() for p in adapter_parameters(model).values())
     encoder = sum(p.numel() for p in model.encoder.parameters())
-    stored = adapters - gone + sum(p.numel() for p in model.head.parameters())
+    changed = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
+    stored = adapters - gone + changed + sum(p.numel() for p in model.head.parameters())
     percent = 100 * (adapters - gone) / (encoder + adapters)
     return {
         "parameters_trained": trained,
@@ -107,6 +116,7 @@ def run(
     profile: str = "",
     checkpoint: str | Path | None = None,
     shared: RecordStore | None = None,
+    during: During | None = None,
     progress: bool = True,
 ) -> dict:
     """Train and evaluate the model in place; the record of it, not stored anywhere yet.
@@ -119,17 +129,19 @@ def run(
         profile: which profile asked for the run.
         shared: where a whole adapter, once trained, lies for every method that trains the same
             one: a dense baseline is also round 0 of each search.
+        during: makes a context from the model in which its training happens, such as
+            `adalora.allocating`. What it does has a state of its own, so that such a training
+            starts afresh after a kill.
     """
     about = identity(model, task, config, seed, mask)
     file = _shared_file(shared, model, about, mask)
     if file and file.exists():
         outcome = _recall(model, file)
     else:
-        memory = measure.PeakMemory(model.device)
-        options = {"seed": seed, "mask": mask, "checkpoint": checkpoint, "progress": progress}
-        made = fit(model, task, config, **options)
-        outcome = _outcome(task, made, evaluate(model, task, config))
-        outcome |= {"peak_memory_mib": memory.read(), "hardware": measure.hardware(model.device)}
+        options = {"seed": seed, "mask": mask, "progress": progress}
+        options["checkpoint"] = None if during else checkpoint
+        with during(model) if during else nullcontext():
+            outcome = _train(model, task, config, **options)
         if file:
             _keep(model, outcome, file)
     return (
@@ -145,6 +157,13 @@ def run(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
+
+
+def _train(model: Model, task: Task, config: TrainConfig, **options) -> dict:
+    memory = measure.PeakMemory(model.device)
+    made = fit(model, task, config, **options)
+    cost = {"peak_memory_mib": memory.read(), "hardware": measure.hardware(model.device)}
+    return _outcome(task, made, evaluate(model, task, config)) | cost
 
 
 def _shared_file(

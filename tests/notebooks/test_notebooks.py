@@ -62,7 +62,7 @@ def test_every_parameter_is_typed_and_commented_where_its_name_does_not_say_it_a
 
 @each
 def test_every_figure_has_caption_name_and_alt_text_in_a_sentence(path):
-    call = re.compile(r"^(?:lottery_|sparse_)?plots\.(?!use_style)", re.M)
+    call = re.compile(r"^(?:lottery_|sparse_|head_)?plots\.(?!use_style)", re.M)
     drawn = [cell for cell in code(path) if call.search(cell.source)]
     assert drawn
     for cell in drawn:

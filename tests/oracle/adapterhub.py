@@ -100,6 +100,16 @@ def hidden_states(folder: Path, name: str, about: dict, inputs: dict) -> torch.T
         return model.eval()(**inputs).last_hidden_state
 
 
+def gate_gradients(model, inputs: dict) -> torch.Tensor:
+    """Gradients of what `pooled_size` in cases.py says with respect to their head mask of ones."""
+    shape = model.config.num_hidden_layers, model.config.num_attention_heads
+    gates = torch.ones(shape, dtype=torch.float64, requires_grad=True)
+    hidden = model(**inputs, head_mask=gates).last_hidden_state
+    words = inputs["attention_mask"].double().unsqueeze(-1)
+    pooled = (hidden * words).sum(1) / words.sum(1)
+    return torch.autograd.grad(pooled.square().sum(), gates)[0]
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     inputs = load_file(folder / "inputs.safetensors")
@@ -109,6 +119,7 @@ if __name__ == "__main__":
     with torch.no_grad():
         hidden = bare(**inputs).last_hidden_state
     save_file({"hidden": hidden}, folder / "bare.theirs.safetensors")
+    save_file({"gradients": gate_gradients(bare, inputs)}, folder / "gates.theirs.safetensors")
     for name, about in json.loads((folder / "cases.json").read_text()).items():
         hidden = hidden_states(folder, name, about, inputs)
         save_file({"hidden": hidden}, folder / f"{name}.theirs.safetensors")

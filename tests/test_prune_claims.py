@@ -1,0 +1,107 @@
+"""The Pruning-Adapter's claims: which runs decide each, and that moving them moves the verdict."""
+
+import pandas as pd
+import pytest
+
+from adapter_pruning import claims, prune_claims
+from adapter_pruning.prune_claims import ADALORA, FULL, LORA, RANDOM, UNIFORM, named
+
+NOISE = (0.0, 0.001, -0.001)  # of three seeds, the same for all methods
+METHODS = {
+    "full": FULL,
+    "lora_released": named("as_released", LORA),
+    "lora_fixed": named("fixed", LORA),
+    "written": named("as_written"),
+    "released": named("as_released"),
+    "fixed": named("fixed"),
+    "random": RANDOM,
+    "uniform": UNIFORM,
+    "adalora": ADALORA,
+    "half": prune_claims.DENSITY.format(0.5),
+}
+# claim -> (the method it is about, the one it is compared with, whether a tie supports it)
+CLAIMS = {
+    "Prune-LoRA as released keeps the score of LoRA as released to a point": (
+        "released",
+        "lora_released",
+        True,
+    ),
+    "Prune-LoRA as released keeps the score of full fine-tuning to a point": (
+        "released",
+        "full",
+        True,
+    ),
+    "Fixed beats as released": ("fixed", "released", False),
+    "Fixed beats as written": ("fixed", "written", False),
+    "Which heads are cut matters": ("fixed", "random", False),
+    "Giving ranks by importance matters": ("fixed", "uniform", False),
+    "Fixed beats AdaLoRA on the whole model": ("fixed", "adalora", False),
+    "Fixed keeps the score of LoRA on the whole model to a point": ("fixed", "lora_fixed", True),
+    "Cutting heads and FFN at 50% keeps the score to a point": ("half", "lora_fixed", True),
+}
+
+
+def world(tasks=("glue/rte",), **shift):
+    return pd.DataFrame(
+        {
+            "method": method,
+            "task": task,
+            "seed": seed,
+            "score": 0.7 + noise + shift.get(name, 0.0) * (1 + seed / 10),
+            "metrics.accuracy": 0.7 + noise + shift.get(name, 0.0),
+            "majority.accuracy": 0.5,
+            "validation_score": 0.7,
+            "config.learning_rate": 1e-3,
+        }
+        for name, method in METHODS.items()
+        for task in tasks
+        for seed, noise in enumerate(NOISE)
+    )
+
+
+def verdicts(frame):
+    return claims.verdicts(prune_claims.claims(frame)).set_index("claim").verdict.to_dict()
+
+
+def test_there_are_these_claims_and_no_others():
+    assert set(verdicts(world())) == set(CLAIMS)
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_each_claim_moves_with_its_runs_and_with_those_it_is_compared_with(claim):
+    mine, other, tie = CLAIMS[claim]
+    assert verdicts(world())[claim] == ("supported" if tie else "undecided")
+    assert verdicts(world(**{mine: 0.1}))[claim] == "supported"
+    assert verdicts(world(**{other: 0.1}))[claim] == "not supported"
+
+
+def test_a_method_that_was_not_run_is_said_so():
+    frame = world()
+    judged = verdicts(frame[frame.method != ADALORA])
+    assert judged["Fixed beats AdaLoRA on the whole model"] == "not run"
+
+
+def test_the_papers_differences_are_means_over_its_tasks_without_wnli():
+    paper = {claim.text: claim.paper for claim in prune_claims.claims(world())}
+    lora = [78.16 - 77.24, 0, 87.28 - 88.05, 59.93 - 60.65, 91.06 - 91.63]
+    full = [78.16 - 84.56, 68.38 - 80.14, 87.28 - 91.54, 59.93 - 62.45, 91.06 - 92.43]
+    texts = list(CLAIMS)
+    assert paper[texts[0]] == pytest.approx(sum(lora) / 5)
+    assert paper[texts[1]] == pytest.approx(sum(full) / 5)
+
+
+def test_table_1_has_theirs_and_the_majority_beside_ours_for_every_task_that_was_run():
+    frame = world(("glue/wnli", "glue/mnli"))
+    table = prune_claims.table1(frame, {FULL: "Full fine-tuning", RANDOM: ""})
+    assert table.task.tolist() == ["MNLI", "MNLI", "WNLI", "WNLI"]
+    assert table.paper.tolist() == ["84.56", "", "40.85", ""]
+    assert set(table.majority) == {"50.0"}
+    assert all(cell.startswith("70.0 ±") for cell in table.ours)
+
+
+def test_full_fine_tuning_counts_at_the_setting_that_its_search_chose():
+    frame = world()
+    worse = frame[frame.method == FULL].assign(
+        score=0.1, validation_score=0.1, **{"config.learning_rate": 1e-2}
+    )
+    assert verdicts(pd.concat([worse, frame])) == verdicts(frame)
