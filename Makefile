@@ -23,7 +23,7 @@ gpu-book: .venv/installed
 	$(SNAKE) --config profile=gpu
 	@echo "The book is at $(CURDIR)/_build/gpu/html/index.html"
 
-# Adapters against AdapterHub's on the same weights, in an environment of its own.
+# Adapters against AdapterHub's, and head gates against an older head mask, on the same weights.
 oracle: .venv/installed .venv-oracle/installed
 	$(BIN)/python tests/oracle/cases.py write _build/oracle
 	.venv-oracle/bin/python tests/oracle/adapterhub.py _build/oracle

@@ -55,14 +55,15 @@ def plan_of(scores):
     return ap.plan(replace(RELEASED, norm="none"), scores)
 
 
-@pytest.mark.parametrize("task", TRAINABLE)
+@pytest.mark.parametrize("task", [*TRAINABLE, "cola"])
 def test_the_released_code_is_reproduced_to_the_parameter_for_every_task(stored, task):
     made = plan_of(stored(task))
     model = ap.prune_lora(bert_base(), RELEASED, made)
     assert made.heads.kept == 101
-    trained, total = numbers(model)
-    assert trained == TRAINABLE[task]
-    assert total == 109_483_778 - 43 * 196_800 + trained - 38_400
+    heads = heads_of(made.heads).sum(1).tolist()
+    lora = sum(3 * r * (768 + 64 * h) for r, h in zip(made.ranks, heads, strict=True))
+    assert numbers(model) == (38_400 + lora, 109_483_778 - 43 * 196_800 + lora)
+    assert 38_400 + lora == TRAINABLE.get(task, 38_400 + lora)  # CoLA is not in the paper
 
 
 def test_rte_has_the_heads_and_the_ranks_that_the_book_ships(stored):
@@ -162,6 +163,21 @@ def test_one_rank_for_all_layers_is_the_nearest_in_size(tiny_bert):
 
     gaps = {r: abs(size((r, r)) - size(made.ranks)) for r in range(1, 9)}
     assert rank == min(gaps, key=gaps.get)
+
+
+def test_lora_merges_into_the_cut_matrices(tiny_bert, inputs):
+    made = Plan(ap.random_mask(ap.units_of(tiny_bert(), ("heads",)), 5, seed=1), (8, 4))
+    model = ap.prune_lora(tiny_bert(), FIXED, made).eval()
+    with torch.no_grad():
+        for parameter in model.adapters.parameters():
+            parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    before = model(**inputs)
+    merged = ap.merge(model)
+    torch.testing.assert_close(merged(**inputs), before, rtol=0, atol=1e-5)
+    assert merged.adapter_config is None
+    bare = ap.cut(tiny_bert(), made.heads).eval()
+    assert not torch.allclose(before, bare(**inputs), atol=1e-3)
+    assert numbers(merged)[1] == numbers(bare)[1]
 
 
 @pytest.mark.parametrize(
