@@ -63,9 +63,11 @@ def in_peft(bare, folder):
 def test_peft_says_what_ours_says(bare, inputs, tmp_path):
     model = trained(bare)
     to_peft(model, tmp_path / "new")
-    expected = logits(model, inputs)
-    torch.testing.assert_close(logits(in_peft(bare, tmp_path / "new"), inputs), expected, **EXACT)
+    theirs, expected = in_peft(bare, tmp_path / "new"), logits(model, inputs)
+    torch.testing.assert_close(logits(theirs, inputs), expected, **EXACT)
     assert not torch.allclose(logits(bare, inputs), expected, atol=0.1)
+    with theirs.disable_adapter():  # LayerNorms and head lie beside the bare ones
+        torch.testing.assert_close(logits(theirs, inputs), logits(bare, inputs), **EXACT)
 
 
 def test_the_way_there_and_back(bare, inputs, tmp_path):
@@ -131,6 +133,7 @@ def test_no_layer_is_taken_for_another(deep, inputs, tmp_path, scaling):
     expected = logits(model, inputs)
     torch.testing.assert_close(logits(in_peft(deep, tmp_path), inputs), expected, **EXACT)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
     names = [name for name, _ in deep.named_modules()]
     for key in config["rank_pattern"].keys() | config["alpha_pattern"].keys():
         assert sum(get_pattern_key([key], name) == key != name for name in names) == 1
