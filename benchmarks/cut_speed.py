@@ -20,9 +20,7 @@ import torch
 import adapter_pruning as ap
 from adapter_pruning.backbones import Model
 from adapter_pruning.efficiency import flops, latency
-from adapter_pruning.gates import units_of
 from adapter_pruning.measure import hardware
-from adapter_pruning.surgery import cut
 
 BATCH, LENGTH, ROUNDS = 32, 128, 20
 KEPT = (0.75, 0.5, 0.25)
@@ -55,10 +53,10 @@ def variants() -> dict[tuple[str, float], Model]:
 
 def smaller(whole: Model, kinds: tuple[str, ...], kept: float) -> Model:
     """A copy that is left with this share of each kind of unit, drawn over all layers."""
-    masks = [units_of(whole, (kind,)) for kind in kinds]
+    masks = [ap.units_of(whole, (kind,)) for kind in kinds]
     masks = [ap.random_mask(mask, round(kept * mask.total), seed=0) for mask in masks]
     keep = ap.Mask({name: tensor for mask in masks for name, tensor in mask.items()})
-    return cut(copy.deepcopy(whole), keep)
+    return ap.cut(copy.deepcopy(whole), keep)
 
 
 def batch(model: Model) -> dict[str, torch.Tensor]:

@@ -8,9 +8,6 @@ from torch import nn
 
 import adapter_pruning as ap
 from adapter_pruning import efficiency
-from adapter_pruning.gates import units_of
-from adapter_pruning.masks import Mask
-from adapter_pruning.surgery import cut
 
 ROW = 2**18  # float32 numbers in a MiB
 
@@ -31,8 +28,8 @@ class Hungry(nn.Module):
 
 def halved(model, kind):
     """The model without the second half of its heads or of its feed-forward columns."""
-    whole = units_of(model, (kind,))
-    return cut(model, Mask({n: torch.arange(len(t)) < len(t) // 2 for n, t in whole.items()}))
+    whole = ap.units_of(model, (kind,))
+    return ap.cut(model, ap.Mask({n: torch.arange(len(t)) < len(t) // 2 for n, t in whole.items()}))
 
 
 def by_hand(inputs, heads=1.0, columns=1.0):

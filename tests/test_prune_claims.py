@@ -99,9 +99,14 @@ def test_table_1_has_theirs_and_the_majority_beside_ours_for_every_task_that_was
     assert all(cell.startswith("70.0 ±") for cell in table.ours)
 
 
-def test_full_fine_tuning_counts_at_the_setting_that_its_search_chose():
-    frame = world()
-    worse = frame[frame.method == FULL].assign(
-        score=0.1, validation_score=0.1, **{"config.learning_rate": 1e-2}
+@pytest.mark.parametrize("method", [FULL, named("fixed", LORA)])
+def test_what_was_searched_for_counts_at_the_setting_that_was_chosen(method):
+    frame = world(("glue/mnli",))
+    other = {"score": 0.1, "metrics.accuracy": 0.1, "validation_score": 0.1}
+    worse = frame[(frame.method == method) & (frame.seed == 0)].assign(
+        **other, **{"config.learning_rate": 1e-2}
     )
-    assert verdicts(pd.concat([worse, frame])) == verdicts(frame)
+    both = pd.concat([worse, frame])
+    assert verdicts(both) == verdicts(frame)
+    rows = {method: ""}
+    assert prune_claims.table1(both, rows).equals(prune_claims.table1(frame, rows))

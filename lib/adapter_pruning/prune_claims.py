@@ -44,14 +44,15 @@ def claims(frame: pd.DataFrame) -> list[Claim]:
 
 
 def _of(frame: pd.DataFrame, method: str) -> pd.DataFrame:
-    return frame[frame.method == method]
+    """The runs of a method; of one that was searched for, those at the chosen setting."""
+    return tables.tuned(frame[frame.method == method])
 
 
 def _published(frame: pd.DataFrame) -> list[Claim]:
     """As released, against its baselines: the means of Table 1 without WNLI."""
     columns = [column for column in TASKS if column != "WNLI"]
     paper = published("pruning_adapter_table1").set_index("method")[columns].mean(axis=1)
-    full, released = tables.tuned(_of(frame, FULL)), _of(frame, named("as_released"))
+    full, released = _of(frame, FULL), _of(frame, named("as_released"))
     others = {
         "LoRA": (named("as_released", LORA), _of(frame, named("as_released", LORA))),
         "Full fine-tuning": (FULL, full),
@@ -113,7 +114,7 @@ def table1(frame: pd.DataFrame, methods: Mapping[str, str]) -> pd.DataFrame:
             continue
         baseline = f"{100 * runs['majority.accuracy'].iloc[0]:.1f}"
         for method, theirs in methods.items():
-            scores = runs[runs.method == method].drop_duplicates("seed")["metrics.accuracy"]
+            scores = _of(runs, method)["metrics.accuracy"]
             rows.append(
                 {
                     "task": column,

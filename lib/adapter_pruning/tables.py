@@ -43,7 +43,7 @@ def at_level(frame: pd.DataFrame, unit: str, density: float) -> pd.DataFrame:
 
 def nearest(runs: pd.DataFrame, density: float) -> pd.DataFrame:
     """For each task and seed the run nearest to a density of units, the denser of equals."""
-    runs = runs.sort_values("detail.unit_density", ascending=False)
+    runs = runs.sort_values("detail.unit_density", ascending=False, ignore_index=True)
     off = (runs["detail.unit_density"] / density - 1).abs().round(6)
     return runs.loc[off.groupby([runs.task, runs.seed]).idxmin()]
 
@@ -51,7 +51,7 @@ def nearest(runs: pd.DataFrame, density: float) -> pd.DataFrame:
 def best_round(frame: pd.DataFrame, unit: str) -> pd.DataFrame:
     """For each task and seed the pruned round with the best validation score (A6)."""
     pruned = tickets(frame, unit)
-    pruned = pruned[pruned["detail.round"] > 0]
+    pruned = pruned[pruned["detail.round"] > 0].reset_index(drop=True)
     return pruned.loc[pruned.groupby(["task", "seed"], sort=False).validation_score.idxmax()]
 
 
@@ -61,6 +61,7 @@ def tuned(runs: pd.DataFrame) -> pd.DataFrame:
     A search tries every setting with its first seed, and takes the one with the best validation
     score, the first of equals. Runs of other seeds with another setting are left out.
     """
+    runs = runs.reset_index(drop=True)  # rows of tables that were put together share labels
     setting = [name for name in runs if name.startswith("config.")]
     tried = runs[runs.seed == runs.groupby("task").seed.transform("min")]
     choice = tried.loc[tried.groupby("task").validation_score.idxmax(), ["task", *setting]]
