@@ -110,3 +110,11 @@ def test_what_was_searched_for_counts_at_the_setting_that_was_chosen(method):
     assert verdicts(both) == verdicts(frame)
     rows = {method: ""}
     assert prune_claims.table1(both, rows).equals(prune_claims.table1(frame, rows))
+
+
+def test_claims_are_about_accuracy_also_where_a_task_ranks_by_another_metric():
+    frame = world(fixed=0.1)
+    other = frame.assign(score=0.5)
+    assert verdicts(other) == verdicts(frame)
+    without = frame.drop(columns="metrics.accuracy")
+    assert verdicts(without)["Fixed beats as released"] == "supported"
