@@ -20,6 +20,7 @@ from filelock import FileLock
 from hypothesis import settings
 from small_adapters import SMALL
 from small_glue import FEW, HIDDEN, PAPER, write_split
+from strong_models import load_strong
 from tiny_models import save_tiny
 from transformers import AutoTokenizer, BertConfig, BertModel
 from wheels import MAIN, SPARE, WEIGHTS, Shop
@@ -112,6 +113,13 @@ def folder(request, tmp_path_factory, tokenizer) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     save_tiny(request.param, folder, tokenizer)
     return folder
+
+
+@pytest.fixture(scope="session")
+def strong_model(folder, rotten):
+    """strong_model(): the model of `folder` with weights as after training, a fresh copy."""
+    loaded = load_strong(folder, rotten)
+    return lambda: copy.deepcopy(loaded)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
 """Gates: what they do to a head or a column, to which example, and for how long."""
 
-import copy
-
 import pytest
 import torch
 from small_adapters import KINDS
 from small_xsum import made_up
 from some_masks import mask_of
-from strong_models import ATTENTIONS, hidden, load_strong
+from strong_models import ATTENTIONS, hidden
 
 import adapter_pruning as ap
 from adapter_pruning.gates import gated, heads_of, hooked, units_of
@@ -19,14 +17,9 @@ CLOSE = {"rtol": 0, "atol": 1e-5}
 SIZES = {"0.heads": 4, "0.ffn": 64, "1.heads": 4, "1.ffn": 64}
 
 
-@pytest.fixture(scope="module")
-def loaded(folder, rotten):
-    return load_strong(folder, rotten)
-
-
 @pytest.fixture
-def model(loaded):
-    return copy.deepcopy(loaded)
+def model(strong_model):
+    return strong_model()
 
 
 def drawn(shape):

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
+from test_sparse_plots import FACTS
 
 from adapter_pruning import head_plots, records
 
@@ -90,16 +91,10 @@ def runs(seeds):
             "seed": seed,
             "score": density + seed / 100,
             "detail.density": density,
-            "rows.train": 64,
-            "rows.test": 64,
-            "model": "minilm",
-            "profile": "smoke",
-            "metric": "accuracy",
-            "majority.accuracy": 0.5,
         }
         for density in (1.0, 0.9, 0.5)
         for seed in range(seeds)
-    )
+    ).assign(**FACTS)
 
 
 @pytest.mark.parametrize("seeds", [2, 3])

@@ -8,7 +8,7 @@ import torch
 from small_adapters import KINDS, logits, randomise
 from small_xsum import made_up
 from some_masks import mask_of
-from strong_models import ATTENTIONS, hidden, load_strong
+from strong_models import ATTENTIONS, hidden
 from transformers import BertConfig, BertModel
 
 import adapter_pruning as ap
@@ -32,14 +32,9 @@ EXACT = {"rtol": 0, "atol": 1e-5}
 BASE, HEAD, COLUMN = 109_483_778, 196_800, 2 * 768 + 1
 
 
-@pytest.fixture(scope="module")
-def loaded(folder, rotten):
-    return load_strong(folder, rotten)
-
-
 @pytest.fixture
-def model(loaded):
-    return copy.deepcopy(loaded)
+def model(strong_model):
+    return strong_model()
 
 
 @pytest.fixture(params=ATTENTIONS)
