@@ -172,7 +172,7 @@ def test_the_tuning_history_names_the_metric_and_every_setting():
     axes = figure.axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("trial", "validation Matthews correlation")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    settings = ["0.0005, 1 epochs", "0.0005, 2 epochs", "0.001, 2 epochs"]
+    settings = ["0.0005, 1 epoch", "0.0005, 2 epochs", "0.001, 2 epochs"]
     assert labels == [*settings, "best so far"]
     assert axes.get_legend() is None
 

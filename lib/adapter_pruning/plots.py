@@ -215,7 +215,10 @@ def tuning_history(history: pd.DataFrame, frame: pd.DataFrame) -> Figure:
     """
     figure, axes = plt.subplots()
     settings = history.assign(
-        setting=[f"{r.learning_rate:g}, {r.epochs} epochs" for r in history.itertuples()]
+        setting=[
+            f"{r.learning_rate:g}, {r.epochs} epoch{'s' * (r.epochs > 1)}"
+            for r in history.itertuples()
+        ]
     ).sort_values(["learning_rate", "epochs"])
     sns.scatterplot(settings, x="trial", y="score", hue="setting", style="setting", s=45, ax=axes)
     axes.plot(history.trial, history.best, color="0.4", drawstyle="steps-post", label="best so far")
