@@ -118,3 +118,41 @@ def test_claims_are_about_accuracy_also_where_a_task_ranks_by_another_metric():
     assert verdicts(other) == verdicts(frame)
     without = frame.drop(columns="metrics.accuracy")
     assert verdicts(without)["Fixed beats as released"] == "supported"
+
+
+def test_claims_leave_wnli_out():
+    frame = world(("glue/rte",), fixed=0.1)
+    with_wnli = pd.concat([frame, world(("glue/wnli",), fixed=-0.3)])
+    assert verdicts(with_wnli) == verdicts(frame)
+
+
+def test_each_task_says_whether_it_has_a_signal_and_whether_fixed_is_better_there():
+    tasks = {
+        "glue/sst2": {"fixed": 0.2, "released": 0.1},
+        "glue/rte": {"full": -0.3},
+        "glue/mnli": {"released": 0.1},
+        "glue/wnli": {"full": -0.2},
+    }
+    frame = pd.concat([world((task,), **shift) for task, shift in tasks.items()])
+    table = prune_claims.by_task(frame).set_index("task")
+    assert table["a signal"].to_dict() == {
+        "MNLI": "supported",
+        "RTE": "not supported",
+        "SST-2": "supported",
+        "WNLI": "undecided",
+    }
+    assert table["fixed is better"].to_dict() == {
+        "MNLI": "not supported",
+        "RTE": "undecided",
+        "SST-2": "supported",
+        "WNLI": "undecided",
+    }
+    assert table["fixed over as released"]["SST-2"].startswith("+10.0 [")
+    assert table["full fine-tuning over the majority"]["RTE"].startswith("-10.0 [")
+
+
+def test_by_task_ranks_by_accuracy_and_shows_what_was_not_run():
+    frame = world(("glue/mrpc",), fixed=0.1).assign(score=0.5)
+    frame = frame[frame.method != FULL]
+    (row,) = prune_claims.by_task(frame).to_dict("records")
+    assert (row["a signal"], row["fixed is better"]) == ("not run", "supported")
