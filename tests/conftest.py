@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 from small_adapters import SMALL
-from small_glue import FEW, HIDDEN, PAPER, write_split
+from small_glue import FEW, HIDDEN, PAPER, write_glue, write_split
 from strong_models import load_strong
 from tiny_models import save_tiny
 from transformers import AutoTokenizer, BertConfig, BertModel
@@ -221,6 +221,14 @@ def glue(tmp_path_factory):
         classes = len(submission.LABELS[file]) or 6
         write_split(folder, config, split, columns, np.arange(FEW[file]) % classes)
     return folder
+
+
+@pytest.fixture
+def tiny_rte(tmp_path):
+    """A folder with a tiny glue/rte: 40 rows in each split."""
+    for split in ("train", "validation"):
+        write_glue(tmp_path, split=split)
+    return tmp_path
 
 
 @pytest.fixture

@@ -64,3 +64,21 @@ def write_split(folder, config, split, columns, labels):
     known = known.astype("float32" if config == "stsb" else "int64")
     rows = texts(columns, split, np.asarray(labels, int)) | {"label": known}
     pd.DataFrame(rows).to_parquet(file)
+
+
+def rows(split) -> list[tuple]:
+    """A split's rows as tuples of texts and label."""
+    return list(zip(*split.texts, split.labels.tolist(), strict=True))
+
+
+def write_glue(folder, name="rte", split="train", columns=None, n=40):
+    """One parquet file of a made-up task in the layout of nyu-mll/glue."""
+    columns = columns or {
+        "sentence1": [f"{split} first {i}" for i in range(n)],
+        "sentence2": [f"{split} second {i}" for i in range(n)],
+        "label": [i % 2 for i in range(n)],
+    }
+    file = folder / name / f"{split}-00000-of-00001.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(columns).to_parquet(file)
+    return file

@@ -8,12 +8,16 @@ import pandas as pd
 from adapter_pruning.base_task import Split
 from adapter_pruning.specs import TASKS
 from adapter_pruning.summarization import Summarization, Writing
+from adapter_pruning.training import TrainConfig
 
 ANIMALS = ("cat", "dog", "horse", "fox")
 PLACES = ("in a big old house", "by the river", "here")
 DOCUMENTS = [f"A {a} was seen {p}.\nPeople came to look." for p in PLACES for a in ANIMALS]
 SUMMARIES = [f"The {a} is {p}." if i else f"A {a}." for i, p in enumerate(PLACES) for a in ANIMALS]
 SHORT = Writing(beams=2, min_length=0, max_length=8)
+QUICK = TrainConfig(
+    epochs=1, batch_size=4, evaluations_per_epoch=1, max_length=16, precision="fp32"
+)
 
 
 def rows(numbers) -> Split:
