@@ -295,6 +295,7 @@ def test_every_control_that_was_run_has_a_claim_for_its_unit():
         ([0.05], 1, "+5.0, 1 seed"),
         ([0.05, 0.05], 1, "+5.0 [+5.0, +5.0], 2 seeds"),
         ([-0.02, -0.01], 3, "-1.5 [-7.9, +4.9], 2 seeds, 3 tasks"),
+        ([-0.0001], 1, "+0.0, 1 seed"),
         ([], 1, ""),
     ],
 )

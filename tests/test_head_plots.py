@@ -34,7 +34,7 @@ def close():
 
 def test_a_map_shows_each_head_in_its_place_between_0_and_1():
     found = [made([[3.0, 4.0], [0.0, 5.0]]), made([[1.0, 0.0], [0.0, 1.0]])]
-    figure = head_plots.maps(found, ["one", "two"], records.frame(found))
+    figure = head_plots.maps(found, ["one", "two"])
     one, two, *_ = figure.axes
     np.testing.assert_allclose(one.images[0].get_array(), [[0.6, 0.8], [0.0, 1.0]], atol=1e-6)
     assert one.images[0].origin == "lower"
@@ -43,7 +43,7 @@ def test_a_map_shows_each_head_in_its_place_between_0_and_1():
 
 def test_an_odd_number_of_maps_leaves_no_empty_frame():
     found = [made(drawn(i)) for i in range(3)]
-    figure = head_plots.maps(found, list("abc"), records.frame(found))
+    figure = head_plots.maps(found, list("abc"))
     assert [axes.axison for axes in figure.axes[:4]] == [True, True, True, False]
 
 

@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from . import records
 from .gates import heads_of
 from .head_importance import normalise
 from .head_runs import scores_of
@@ -17,20 +18,19 @@ from .plots import FEWEST, WIDTH, legend, majority_line, score_axis, sign
 from .statistics import summarise
 
 
-def maps(records: Sequence[dict], names: Sequence[str], frame: pd.DataFrame) -> Figure:
+def maps(found: Sequence[dict], names: Sequence[str]) -> Figure:
     """One panel a record: layers from below, heads from the left, darker is more important.
 
     Args:
-        records: of `run_importance`.
+        found: records of `run_importance`.
         names: a title for each.
-        frame: their rows, for the line under the figure.
     """
-    columns = min(2, len(records))
-    rows = -(-len(records) // columns)
+    columns = min(2, len(found))
+    rows = -(-len(found) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, 0.9 + 2.0 * rows), squeeze=False)
-    for axes in grid.flat[len(records) :]:
+    for axes in grid.flat[len(found) :]:
         axes.set_axis_off()
-    for axes, record, name in zip(grid.flat, records, names, strict=False):
+    for axes, record, name in zip(grid.flat, found, names, strict=False):
         table = heads_of(normalise(scores_of(record))).numpy()
         image = axes.imshow(table, cmap="Blues", vmin=0, vmax=1, origin="lower", aspect="auto")
         axes.set_title(name, fontsize="small")
@@ -41,17 +41,17 @@ def maps(records: Sequence[dict], names: Sequence[str], frame: pd.DataFrame) -> 
     for axes in grid[-1]:
         axes.set_xlabel("head")
     figure.colorbar(image, ax=grid, shrink=0.6, label="importance, 0 to 1")
-    return sign(figure, frame)
+    return sign(figure, records.frame(found))
 
 
-def agreement(records: Sequence[dict]) -> pd.DataFrame:
+def agreement(found: Sequence[dict]) -> pd.DataFrame:
     """Spearman's rank correlation of every two maps with one head and as many rows.
 
     Returns:
         One row a pair: `head`, `rows`, `correlation`, and `draws` (two of `seed.draw`).
     """
     pairs = []
-    for one, other in combinations(records, 2):
+    for one, other in combinations(found, 2):
         same = [record["detail"][k] for k in ("head", "rows", "form") for record in (one, other)]
         if same[0::2] == same[1::2] and one["task"] == other["task"]:
             flat = [heads_of(normalise(scores_of(r))).flatten() for r in (one, other)]

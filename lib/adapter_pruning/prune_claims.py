@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from . import tables
-from .claims import KEEPS, Claim, verdicts
+from .claims import KEEPS, Claim, difference, judge, points
 from .papers import published
 from .statistics import Interval, interval
 
@@ -60,17 +60,16 @@ def by_task(frame: pd.DataFrame) -> pd.DataFrame:
         if runs.empty:
             continue
         full = _of(runs, FULL)
-        majority = full.assign(score=full["majority.accuracy"])
-        fixed, released = _of(runs, named("fixed")), _of(runs, named("as_released"))
-        pairs = [Claim("", None, full, majority), Claim("", None, fixed, released)]
-        signal, gain = verdicts(pairs).itertuples()
+        signal, _ = difference(full, full.assign(score=full["majority.accuracy"]))
+        gain, _ = difference(_of(runs, named("fixed")), _of(runs, named("as_released")))
         rows.append(
             {
                 "task": column,
-                "full fine-tuning over the majority": signal.ours,
-                "a signal": signal.verdict,
-                "fixed over as released": gain.ours,
-                "fixed is better": gain.verdict,
+                "tuned over majority": points(signal),
+                "a signal": judge(signal),
+                "fixed over released": points(gain),
+                "fixed is better": judge(gain),
+                "seeds": runs.seed.nunique(),
             }
         )
     return pd.DataFrame(rows)
