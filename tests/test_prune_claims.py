@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from adapter_pruning import claims, prune_claims
-from adapter_pruning.prune_claims import ADALORA, FULL, LORA, RANDOM, UNIFORM, named
+from adapter_pruning.prune_claims import ADALORA, FULL, LORA, OUR_RATE, RANDOM, UNIFORM, named
 
 NOISE = (0.0, 0.001, -0.001)  # of three seeds, the same for all methods
 METHODS = {
@@ -13,6 +13,7 @@ METHODS = {
     "lora_fixed": named("fixed", LORA),
     "written": named("as_written"),
     "released": named("as_released"),
+    "our_rate": OUR_RATE,
     "fixed": named("fixed"),
     "random": RANDOM,
     "uniform": UNIFORM,
@@ -32,6 +33,7 @@ CLAIMS = {
         True,
     ),
     "Fixed beats as released": ("fixed", "released", False),
+    "Fixed beats as released, both at our learning rate": ("fixed", "our_rate", False),
     "Fixed beats as written": ("fixed", "written", False),
     "Which heads are cut matters": ("fixed", "random", False),
     "Giving ranks by importance matters": ("fixed", "uniform", False),
@@ -126,33 +128,40 @@ def test_claims_leave_wnli_out():
     assert verdicts(with_wnli) == verdicts(frame)
 
 
+SIGNAL, GAIN, SAME_RATE = (
+    "Full fine-tuning beats the majority",
+    "Fixed beats as released",
+    "... also at our learning rate",
+)
+
+
+def by_task(frame):
+    return prune_claims.by_task(frame).set_index(["task", "claim"])
+
+
 def test_each_task_says_whether_it_has_a_signal_and_whether_fixed_is_better_there():
     tasks = {
-        "glue/sst2": {"fixed": 0.2, "released": 0.1},
+        "glue/sst2": {"fixed": 0.2, "released": 0.1, "our_rate": 0.1},
         "glue/rte": {"full": -0.3},
         "glue/mnli": {"released": 0.1},
-        "glue/wnli": {"full": -0.2},
+        "glue/wnli": {"full": -0.2, "our_rate": 0.1},
     }
     frame = pd.concat([world((task,), **shift) for task, shift in tasks.items()])
-    table = prune_claims.by_task(frame).set_index("task")
-    assert table["a signal"].to_dict() == {
-        "MNLI": "supported",
-        "RTE": "not supported",
-        "SST-2": "supported",
-        "WNLI": "undecided",
+    found = by_task(frame)
+    expected = {
+        "MNLI": ["supported", "not supported", "undecided"],
+        "RTE": ["not supported", "undecided", "undecided"],
+        "SST-2": ["supported", "supported", "supported"],
+        "WNLI": ["undecided", "undecided", "not supported"],
     }
-    assert table["fixed is better"].to_dict() == {
-        "MNLI": "not supported",
-        "RTE": "undecided",
-        "SST-2": "supported",
-        "WNLI": "undecided",
-    }
-    assert table["fixed over released"]["SST-2"].startswith("+10.0 [")
-    assert table["tuned over majority"]["RTE"].startswith("-10.0 [")
+    assert {task: found.verdict[task].tolist() for task in expected} == expected
+    assert len(found) == 3 * len(expected)
+    assert found.ours["SST-2", GAIN].startswith("+10.0 [")
+    assert found.ours["RTE", SIGNAL].startswith("-10.0 [")
+    assert found.ours["WNLI", SAME_RATE].startswith("-10.0 [")
 
 
 def test_by_task_ranks_by_accuracy_and_shows_what_was_not_run():
     frame = world(("glue/mrpc",), fixed=0.1).assign(score=0.5)
-    frame = frame[frame.method != FULL]
-    (row,) = prune_claims.by_task(frame).to_dict("records")
-    assert (row["a signal"], row["fixed is better"]) == ("not run", "supported")
+    found = by_task(frame[frame.method != FULL])
+    assert found.verdict["MRPC"].tolist() == ["not run", "supported", "supported"]

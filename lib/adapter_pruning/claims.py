@@ -153,23 +153,16 @@ def verdicts(claims: list[Claim]) -> pd.DataFrame:
             {
                 "claim": claim.text,
                 "verdict": judge(found, claim.margin),
-                "ours": _points_of(found, tasks),
+                "ours": _points(found, tasks),
                 "paper": "" if claim.paper is None else f"{claim.paper:+.2f}",
             }
         )
     return pd.DataFrame(rows)
 
 
-def points(found: Interval | None) -> str:
-    """The mean of a difference in points, with its 95% interval where there is one."""
+def _points(found: Interval | None, tasks: int) -> str:
     if found is None:
         return ""
     span = "" if found.n == 1 else f" [{100 * found.low:+z.1f}, {100 * found.high:+z.1f}]"
-    return f"{100 * found.mean:+z.1f}{span}"
-
-
-def _points_of(found: Interval | None, tasks: int) -> str:
-    if found is None:
-        return ""
     seeds = f"{found.n} seed{'s' if found.n > 1 else ''}"
-    return f"{points(found)}, {seeds}" + (f", {tasks} tasks" if tasks > 1 else "")
+    return f"{100 * found.mean:+z.1f}{span}, {seeds}" + (f", {tasks} tasks" if tasks > 1 else "")
